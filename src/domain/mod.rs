@@ -1,0 +1,8 @@
+//! The words of the product. No I/O, no async, no wire shapes: every other room may import this one, and it imports none.
+
+pub mod clock;
+pub mod consent;
+pub mod decision;
+pub mod face;
+pub mod id;
+pub mod matching;

@@ -1,0 +1,17 @@
+//! Velum: face matching that keeps embeddings encrypted.
+
+pub mod app;
+pub mod auth;
+pub mod commands;
+pub mod domain;
+pub mod face;
+pub mod fhe;
+pub mod flows;
+pub mod http;
+pub mod keyholder;
+pub mod secrets;
+pub mod settings;
+pub mod store;
+pub mod telemetry;
+pub mod tls;
+pub mod vault;
