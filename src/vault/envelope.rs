@@ -1,0 +1,124 @@
+//! Envelope keys: each person's data key, wrapped by a key-encryption key that has a name.
+//!
+//! ```text
+//! wrapped key      version (1 byte, = 1) ‖ nonce (12) ‖ ciphertext (32) ‖ tag (16), as in `field`, beside its key id
+//! associated data  as in `field`, with table "data_keys", row "<key id>/<tenant>/<subject>", column "wrapped"
+//! ```
+//! The key id is bound in, so that a wrapped key cannot be passed off as another subject's or another key's.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use zeroize::Zeroizing;
+
+use super::{Place, VaultError, field, random};
+use crate::domain::id::{SubjectId, TenantId};
+
+/// One person's key. It cannot be printed, cloned or serialised; it is wiped when dropped.
+pub struct DataKey(Zeroizing<[u8; field::KEY_BYTES]>);
+
+impl DataKey {
+    pub fn generate() -> Result<Self, VaultError> {
+        Ok(Self(Zeroizing::new(random()?)))
+    }
+
+    pub fn seal(&self, place: &Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, VaultError> {
+        field::seal(&self.0, place, plaintext)
+    }
+
+    pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        field::open(&self.0, place, sealed)
+    }
+}
+
+/// Name of a key-encryption key: 1 to 64 characters of a-z, 0-9, `-` and `_`. Names sort by age (e.g. `2026-11-20`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KekId(String);
+
+impl KekId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KekId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a key-encryption key is 1 to 64 characters of a-z, 0-9, '-' and '_'")]
+pub struct InvalidKekId;
+
+impl FromStr for KekId {
+    type Err = InvalidKekId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKekId> {
+        let plain =
+            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte));
+        if plain && (1..=64).contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(InvalidKekId) }
+    }
+}
+
+/// A key that wraps data keys. Made by `keyring` only, from checked bytes.
+pub struct KeyEncryptionKey(Zeroizing<[u8; field::KEY_BYTES]>);
+
+impl KeyEncryptionKey {
+    pub fn from_bytes(bytes: Zeroizing<[u8; field::KEY_BYTES]>) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A data key as it rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrappedKey {
+    pub kek: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Every key-encryption key the program was given: the current one wraps, each of them unwraps.
+pub struct KeyEncryptionKeys {
+    current: KekId,
+    by_id: BTreeMap<KekId, KeyEncryptionKey>,
+}
+
+impl KeyEncryptionKeys {
+    /// `None` when `current` is not among `keys`.
+    pub fn new(current: KekId, keys: impl IntoIterator<Item = (KekId, KeyEncryptionKey)>) -> Option<Self> {
+        let by_id: BTreeMap<_, _> = keys.into_iter().collect();
+        by_id.contains_key(&current).then_some(Self { current, by_id })
+    }
+
+    /// The key that wraps new data keys.
+    pub fn current(&self) -> &KekId {
+        &self.current
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &KekId> {
+        self.by_id.keys()
+    }
+
+    pub fn wrap(&self, key: &DataKey, tenant: TenantId, subject: SubjectId) -> Result<WrappedKey, VaultError> {
+        let kek = self.current.as_str().to_owned();
+        let row = row(&kek, tenant, subject);
+        let bytes = field::seal(&self.by_id[&self.current].0, &place(&row), &*key.0)?;
+        Ok(WrappedKey { kek, bytes })
+    }
+
+    pub fn unwrap(&self, wrapped: &WrappedKey, tenant: TenantId, subject: SubjectId) -> Result<DataKey, VaultError> {
+        let kek = KekId(wrapped.kek.clone());
+        let key = self.by_id.get(&kek).ok_or_else(|| VaultError::UnknownKey(wrapped.kek.clone()))?;
+        let row = row(&wrapped.kek, tenant, subject);
+        let bytes = field::open(&key.0, &place(&row), &wrapped.bytes)?;
+        let bytes: &[u8; field::KEY_BYTES] = bytes.as_slice().try_into().map_err(|_| VaultError::Malformed)?;
+        Ok(DataKey(Zeroizing::new(*bytes)))
+    }
+}
+
+fn row(kek: &str, tenant: TenantId, subject: SubjectId) -> String {
+    format!("{kek}/{tenant}/{subject}")
+}
+
+fn place(row: &str) -> Place<'_> {
+    Place { table: "data_keys", row, column: "wrapped" }
+}

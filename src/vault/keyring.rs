@@ -1,0 +1,132 @@
+//! Keys from the secrets folder: `kek/<id>.key` for key-encryption keys, single files for the others.
+//!
+//! A key file holds 32 random bytes in base64 or hex, one line, readable by its owner alone. A file that others can read,
+//! that is shorter or longer, or whose bytes were plainly not drawn at random stops the start with a sentence that names it.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use zeroize::Zeroizing;
+
+use super::{
+    VaultError,
+    envelope::{KekId, KeyEncryptionKey, KeyEncryptionKeys},
+    random,
+};
+
+pub const KEY_BYTES: usize = 32;
+
+/// A random key has 30 different bytes or so; fewer than this comes by chance less than once in 10^16.
+const DISTINCT_BYTES_MIN: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    #[error("cannot read key file {path}: {source}", path = .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot write key file {path}: {source}", path = .path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("key file {path} can be read by others (mode {mode:03o}); run: chmod 600 {path}", path = .path.display())]
+    OpenToOthers { path: PathBuf, mode: u32 },
+    #[error("key file {path} does not hold 32 bytes in base64 or hex", path = .path.display())]
+    NotAKey { path: PathBuf },
+    #[error("key file {path} holds a guessable key; make a random one, e.g. with: openssl rand -base64 32", path = .path.display())]
+    Weak { path: PathBuf },
+    #[error("key file {path} is not named <id>.key with an id of a-z, 0-9, '-' and '_'", path = .path.display())]
+    BadName { path: PathBuf },
+    #[error("no key-encryption key <id>.key in {folder}", folder = .folder.display())]
+    NoKeys { folder: PathBuf },
+    #[error("the current key-encryption key {id} has no file in {folder}", folder = .folder.display())]
+    CurrentMissing { id: KekId, folder: PathBuf },
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyTextError {
+    #[error("expected 32 bytes in base64 or hex")]
+    NotAKey,
+    #[error("the key is guessable; make a random one, e.g. with: openssl rand -base64 32")]
+    Weak,
+}
+
+/// Reads every `<secrets>/kek/<id>.key`. The current key is the one named, else the last by name.
+pub fn read_key_encryption_keys(secrets: &Path, current: Option<&KekId>) -> Result<KeyEncryptionKeys, KeyringError> {
+    let folder = secrets.join("kek");
+    let unreadable = |source| KeyringError::Unreadable { path: folder.clone(), source };
+    let mut keys = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        // Editors and orchestrators leave dot files beside secrets; they are no keys.
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        keys.push((kek_id(&path)?, KeyEncryptionKey::from_bytes(read_key(&path)?)));
+    }
+    let newest = keys.iter().map(|(id, _)| id).max().ok_or_else(|| KeyringError::NoKeys { folder: folder.clone() })?;
+    let current = current.unwrap_or(newest).clone();
+    KeyEncryptionKeys::new(current.clone(), keys).ok_or(KeyringError::CurrentMissing { id: current, folder })
+}
+
+/// Reads one key file, checking its mode, its length and that it is no placeholder.
+pub fn read_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyringError> {
+    let unreadable = |source| KeyringError::Unreadable { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyringError::OpenToOthers { path: path.to_owned(), mode });
+    }
+    let text = Zeroizing::new(fs::read(path).map_err(unreadable)?);
+    key_from_text(&text).map_err(|error| match error {
+        KeyTextError::NotAKey => KeyringError::NotAKey { path: path.to_owned() },
+        KeyTextError::Weak => KeyringError::Weak { path: path.to_owned() },
+    })
+}
+
+/// The key that a file or a setting holds as text.
+pub fn key_from_text(text: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyTextError> {
+    let key = decode(text.trim_ascii()).ok_or(KeyTextError::NotAKey)?;
+    if is_weak(&key) { Err(KeyTextError::Weak) } else { Ok(key) }
+}
+
+/// Writes a fresh random key, mode 0600. An existing file is never overwritten: that would lose what it sealed.
+pub fn create_key(path: &Path) -> Result<(), KeyringError> {
+    let unwritable = |source| KeyringError::Unwritable { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(unwritable)?;
+    }
+    let key = Zeroizing::new(random::<KEY_BYTES>()?);
+    let text = Zeroizing::new(BASE64_STANDARD.encode(*key) + "\n");
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(unwritable)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(unwritable)
+}
+
+fn kek_id(path: &Path) -> Result<KekId, KeyringError> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".key"));
+    name.and_then(|name| name.parse().ok()).ok_or_else(|| KeyringError::BadName { path: path.to_owned() })
+}
+
+/// 64 characters are hex, 44 are base64; the lengths do not overlap, so no text can mean two keys.
+fn decode(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    if text.len() == 2 * KEY_BYTES {
+        hex::decode_to_slice(text, &mut *key).ok()?;
+    } else {
+        let decoded = Zeroizing::new(BASE64_STANDARD.decode(text).ok()?);
+        *key = decoded.as_slice().try_into().ok()?;
+    }
+    Some(key)
+}
+
+/// Not a measure of entropy: it catches placeholders, pass phrases and counters.
+fn is_weak(key: &[u8; KEY_BYTES]) -> bool {
+    let few_values = key.iter().collect::<HashSet<_>>().len() < DISTINCT_BYTES_MIN;
+    let readable_text = key.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    let step = key[1].wrapping_sub(key[0]);
+    let counter = key.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
+    few_values || readable_text || counter
+}
