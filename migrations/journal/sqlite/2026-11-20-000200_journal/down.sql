@@ -1,0 +1,5 @@
+DROP TABLE audit_head;
+DROP TABLE audit_lines;
+DROP TABLE forgotten_subjects;
+DROP TABLE budget_counters;
+DROP TABLE opened_verifications;

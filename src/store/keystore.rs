@@ -1,0 +1,178 @@
+//! The key store: one wrapped data key for each subject, in a database of its own that no backup of the main one contains.
+//!
+//! A key's row outlives the key: destroying it empties the row and dates it, so that the subject can never get a second
+//! key by accident (which would make an erasure look undone). One row, one primary key: creating and destroying at the same
+//! time cannot both win.
+
+use std::{collections::HashMap, sync::Arc};
+
+use diesel::prelude::*;
+use time::OffsetDateTime;
+
+use super::{
+    Database,
+    columns::{micros, parse},
+    conn::AnyConnection,
+    error::{Conflict, StoreError},
+    migrations,
+    schema::keystore::data_keys,
+};
+use crate::{
+    domain::id::{SubjectId, TenantId},
+    vault::{DataKey, KeyEncryptionKeys, WrappedKey},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct KeyStore {
+    database: Database,
+    keys: Arc<KeyEncryptionKeys>,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = data_keys)]
+struct Row {
+    subject_id: String,
+    tenant_id: String,
+    kek_id: Option<String>,
+    wrapped: Option<Vec<u8>>,
+    created_at: i64,
+    destroyed_at: Option<i64>,
+}
+
+impl KeyStore {
+    /// `url` is `postgres://...` or `sqlite:PATH`, and not the main database's.
+    pub async fn connect(url: &str, pool_size: usize, keys: KeyEncryptionKeys) -> Result<Self, StoreError> {
+        let database = Database::connect(url, pool_size, &migrations::KEYSTORE).await?;
+        Ok(Self { database, keys: Arc::new(keys) })
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.database.migrate().await
+    }
+
+    /// Makes a subject's data key. `Conflict` when it has one, or had one that was destroyed.
+    pub async fn create(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        now: OffsetDateTime,
+    ) -> Result<DataKey, StoreError> {
+        let key = DataKey::generate()?;
+        let wrapped = self.keys.wrap(&key, tenant, subject)?;
+        let row = Row {
+            subject_id: subject.to_string(),
+            tenant_id: tenant.to_string(),
+            kek_id: Some(wrapped.kek),
+            wrapped: Some(wrapped.bytes),
+            created_at: micros(now),
+            destroyed_at: None,
+        };
+        let insert =
+            move |connection: &mut _| Ok(diesel::insert_into(data_keys::table).values(&row).execute(connection)?);
+        match self.database.pool.run(insert).await.map_err(|error| error.or_conflict(Conflict::DataKey)) {
+            Ok(_) => Ok(key),
+            Err(StoreError::Conflict(_)) if self.is_destroyed(tenant, subject).await? => {
+                Err(StoreError::Conflict(Conflict::DataKeyDestroyed))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A subject's data key; `None` when it never had one or when it was destroyed.
+    pub async fn get(&self, tenant: TenantId, subject: SubjectId) -> Result<Option<DataKey>, StoreError> {
+        let query = own(tenant, subject);
+        let row: Option<Row> =
+            self.database.pool.run(move |connection| Ok(query.first(connection).optional()?)).await?;
+        Ok(row.map(|row| self.unwrap(tenant, row)).transpose()?.flatten().map(|(_, key)| key))
+    }
+
+    /// The data keys of several subjects, for a list; who has none is missing from the answer.
+    pub async fn get_many(
+        &self,
+        tenant: TenantId,
+        subjects: &[SubjectId],
+    ) -> Result<HashMap<SubjectId, DataKey>, StoreError> {
+        let ids: Vec<_> = subjects.iter().map(ToString::to_string).collect();
+        let query = data_keys::table
+            .filter(data_keys::tenant_id.eq(tenant.to_string()))
+            .filter(data_keys::subject_id.eq_any(ids));
+        let rows: Vec<Row> = self.database.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        rows.into_iter().filter_map(|row| self.unwrap(tenant, row).transpose()).collect()
+    }
+
+    /// Whether a subject's key was destroyed.
+    pub async fn is_destroyed(&self, tenant: TenantId, subject: SubjectId) -> Result<bool, StoreError> {
+        let query = own(tenant, subject).filter(data_keys::destroyed_at.is_not_null()).count();
+        let rows: i64 = self.database.pool.run(move |connection| Ok(query.get_result(connection)?)).await?;
+        Ok(rows > 0)
+    }
+
+    /// Destroys a subject's data key: from here on nothing sealed under it opens, in backups of the main database neither.
+    /// Safe to repeat, and good for a subject that never had a key: it will not get one.
+    pub async fn destroy(&self, tenant: TenantId, subject: SubjectId, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.database
+            .pool
+            .run(move |connection| {
+                if !empty_row(connection, tenant, subject, now)? {
+                    match insert_tombstone(connection, tenant, subject, now) {
+                        // The row came into being between the two statements, or is a tombstone already.
+                        Err(StoreError::Conflict(_)) => empty_row(connection, tenant, subject, now).map(drop)?,
+                        other => other?,
+                    }
+                }
+                Ok(connection.scrub()?)
+            })
+            .await
+    }
+
+    fn unwrap(&self, tenant: TenantId, row: Row) -> Result<Option<(SubjectId, DataKey)>, StoreError> {
+        let (Some(kek), Some(bytes)) = (row.kek_id, row.wrapped) else { return Ok(None) };
+        let subject = parse("data_keys.subject_id", &row.subject_id)?;
+        Ok(Some((subject, self.keys.unwrap(&WrappedKey { kek, bytes }, tenant, subject)?)))
+    }
+}
+
+#[diesel::dsl::auto_type(no_type_alias)]
+fn own(tenant: TenantId, subject: SubjectId) -> _ {
+    let (tenant, subject): (String, String) = (tenant.to_string(), subject.to_string());
+    data_keys::table.filter(data_keys::tenant_id.eq(tenant)).filter(data_keys::subject_id.eq(subject))
+}
+
+/// Whether there was a key to destroy.
+fn empty_row(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let changes = (
+        data_keys::kek_id.eq(None::<String>),
+        data_keys::wrapped.eq(None::<Vec<u8>>),
+        data_keys::destroyed_at.eq(micros(now)),
+    );
+    let living = own(tenant, subject).filter(data_keys::destroyed_at.is_null());
+    Ok(diesel::update(living).set(changes).execute(connection)? > 0)
+}
+
+fn insert_tombstone(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let row = Row {
+        subject_id: subject.to_string(),
+        tenant_id: tenant.to_string(),
+        kek_id: None,
+        wrapped: None,
+        created_at: micros(now),
+        destroyed_at: Some(micros(now)),
+    };
+    let inserted = diesel::insert_into(data_keys::table).values(&row).execute(connection);
+    inserted.map(drop).map_err(|error| StoreError::from(error).or_conflict(Conflict::DataKey))
+}

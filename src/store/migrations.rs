@@ -1,0 +1,149 @@
+//! Migrations, embedded in the program: which there are, which a database has, and up and down between them.
+
+use std::time::Duration;
+
+use diesel::migration::{Migration, MigrationSource};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{
+    conn::{AnyConnection, Dialect, MultiBackend, Pool},
+    error::StoreError,
+};
+
+/// An index over a large table takes minutes; nothing should take longer than this.
+const MIGRATION_WAIT: Duration = Duration::from_secs(3_600);
+
+/// The migrations of one database, for PostgreSQL and for SQLite; both carry the same names. No two databases share a
+/// version, so that an address given for the wrong one is refused as an unknown schema.
+pub struct Migrations {
+    pub database: &'static str,
+    postgres: EmbeddedMigrations,
+    sqlite: EmbeddedMigrations,
+}
+
+pub static MAIN: Migrations = Migrations {
+    database: "main",
+    postgres: embed_migrations!("migrations/main/postgres"),
+    sqlite: embed_migrations!("migrations/main/sqlite"),
+};
+pub static KEYSTORE: Migrations = Migrations {
+    database: "keystore",
+    postgres: embed_migrations!("migrations/keystore/postgres"),
+    sqlite: embed_migrations!("migrations/keystore/sqlite"),
+};
+pub static JOURNAL: Migrations = Migrations {
+    database: "journal",
+    postgres: embed_migrations!("migrations/journal/postgres"),
+    sqlite: embed_migrations!("migrations/journal/sqlite"),
+};
+
+impl Migrations {
+    fn source(&self, dialect: Dialect) -> &EmbeddedMigrations {
+        match dialect {
+            Dialect::Postgres => &self.postgres,
+            Dialect::Sqlite => &self.sqlite,
+        }
+    }
+
+    /// Versions this program knows, oldest first.
+    fn known(&self, dialect: Dialect) -> Result<Vec<String>, StoreError> {
+        let migrations = MigrationSource::<MultiBackend>::migrations(self.source(dialect));
+        let migrations = migrations.map_err(StoreError::Migration)?;
+        let mut versions: Vec<_> = migrations.iter().map(|migration| migration.name().version().to_string()).collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// Versions the database has, oldest first.
+    fn applied(&self, connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+        // Looking must not write: two programs that start at once on an empty database would collide.
+        if !connection.was_migrated()? {
+            return Ok(Vec::new());
+        }
+        let versions = connection.applied_migrations().map_err(migration_error)?;
+        let mut versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// Refuses a database that a newer program migrated: its rows may not mean what this program believes.
+    fn refuse_unknown(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        let known = self.known(connection.dialect())?;
+        match self.applied(connection)?.into_iter().rfind(|version| !known.contains(version)) {
+            None => Ok(()),
+            Some(found) => {
+                let newest = known.last().cloned().unwrap_or_default();
+                Err(StoreError::UnknownSchema { database: self.database, found, newest })
+            }
+        }
+    }
+
+    /// Fails unless the database has exactly the versions that this program knows.
+    pub async fn check(&'static self, pool: &Pool) -> Result<(), StoreError> {
+        pool.run(|connection| {
+            self.refuse_unknown(connection)?;
+            let applied = self.applied(connection)?;
+            match self.known(connection.dialect())?.into_iter().find(|version| !applied.contains(version)) {
+                None => Ok(()),
+                Some(missing) => Err(StoreError::SchemaBehind { database: self.database, missing }),
+            }
+        })
+        .await
+    }
+
+    /// Like `check`, but content with a database that has yet to be migrated.
+    pub async fn check_known(&'static self, pool: &Pool) -> Result<(), StoreError> {
+        pool.run(|connection| self.refuse_unknown(connection)).await
+    }
+
+    /// Every known version, oldest first, and whether the database has it.
+    pub async fn status(&'static self, pool: &Pool) -> Result<Vec<(String, bool)>, StoreError> {
+        pool.run(|connection| {
+            let applied = self.applied(connection)?;
+            let known = self.known(connection.dialect())?.into_iter();
+            Ok(known.map(|version| (version.clone(), applied.contains(&version))).collect())
+        })
+        .await
+    }
+
+    /// Applies what is missing; the versions it applied, oldest first.
+    pub async fn up(&'static self, pool: &Pool) -> Result<Vec<String>, StoreError> {
+        let up = |connection: &mut AnyConnection| {
+            self.refuse_unknown(connection)?;
+            let source = Borrowed(self.source(connection.dialect()));
+            let applied = connection.run_pending_migrations(source).map_err(migration_error)?;
+            Ok(applied.iter().map(ToString::to_string).collect())
+        };
+        pool.run_within(MIGRATION_WAIT, move |connection| connection.migrate(up)).await
+    }
+
+    /// Takes the newest migration back; its version, or `None` where there was nothing to take back.
+    pub async fn down(&'static self, pool: &Pool) -> Result<Option<String>, StoreError> {
+        let down = |connection: &mut AnyConnection| {
+            self.refuse_unknown(connection)?;
+            if self.applied(connection)?.is_empty() {
+                return Ok(None);
+            }
+            let source = Borrowed(self.source(connection.dialect()));
+            let reverted = connection.revert_last_migration(source).map_err(migration_error)?;
+            Ok(Some(reverted.to_string()))
+        };
+        pool.run_within(MIGRATION_WAIT, move |connection| connection.migrate(down)).await
+    }
+}
+
+fn migration_error(error: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+    match error.downcast::<diesel::result::Error>() {
+        Ok(error) => StoreError::from(*error),
+        Err(error) => StoreError::Migration(error),
+    }
+}
+
+/// The harness wants to own its source; this lends it one.
+struct Borrowed<'a>(&'a EmbeddedMigrations);
+
+impl MigrationSource<MultiBackend> for Borrowed<'_> {
+    fn migrations(&self) -> diesel::migration::Result<Vec<Box<dyn Migration<MultiBackend>>>> {
+        self.0.migrations()
+    }
+}

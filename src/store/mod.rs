@@ -1,0 +1,167 @@
+//! Rows at rest. Three databases, each with its own address, migrations and backups:
+//!
+//! | database | type | holds |
+//! |---|---|---|
+//! | main | `Store` | tenants, clients, subjects, consents, enrolments, verifications |
+//! | keystore | `KeyStore` | wrapped data keys; never inside a backup of the main database |
+//! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
+//!
+//! What holds everywhere:
+//! - The tenant comes first, and every query filters by it. Another tenant's row is `NotFound`, as if it did not exist.
+//! - Whatever says something about a person is sealed here, where table, row and column are known: callers hand over plain
+//!   values and that person's `DataKey`; a row never holds them unsealed.
+//! - `find` by id answers `NotFound`; a look-up by anything else answers an `Option`.
+//! - A database that is away is `Unavailable` within seconds.
+
+mod clients;
+mod columns;
+mod conn;
+mod consents;
+mod error;
+pub mod journal;
+pub mod keystore;
+mod migrations;
+mod page;
+pub mod schema;
+mod subjects;
+mod templates;
+mod tenants;
+mod verifications;
+
+use std::sync::Arc;
+
+use diesel::{RunQueryDsl, sql_query};
+
+pub use self::{
+    clients::{Client, Clients, NewClient},
+    consents::Consents,
+    error::{Conflict, StoreError},
+    journal::KeyholderJournal,
+    keystore::KeyStore,
+    page::{PAGE_ROWS_MAX, Page},
+    subjects::{DeletedRows, NewSubject, Subject, Subjects},
+    templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
+    tenants::{Tenant, Tenants},
+    verifications::{NewVerification, Verification, Verifications},
+};
+use self::{conn::Pool, migrations::Migrations};
+use crate::vault::BlindIndexKey;
+
+/// The main database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+    blind_index: Arc<BlindIndexKey>,
+}
+
+impl Store {
+    /// `url` is `postgres://...` or `sqlite:PATH`. The database must answer, and must not be newer than this program.
+    pub async fn connect(url: &str, pool_size: usize, blind_index: BlindIndexKey) -> Result<Self, StoreError> {
+        let database = Database::connect(url, pool_size, &migrations::MAIN).await?;
+        Ok(Self { database, blind_index: Arc::new(blind_index) })
+    }
+
+    /// The database under the store: migrations, schema check, readiness.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.database.migrate().await
+    }
+
+    pub fn tenants(&self) -> Tenants<'_> {
+        Tenants { pool: self.pool() }
+    }
+
+    pub fn clients(&self) -> Clients<'_> {
+        Clients { pool: self.pool() }
+    }
+
+    pub fn subjects(&self) -> Subjects<'_> {
+        Subjects { pool: self.pool(), blind_index: &self.blind_index }
+    }
+
+    pub fn consents(&self) -> Consents<'_> {
+        Consents { pool: self.pool() }
+    }
+
+    pub fn templates(&self) -> Templates<'_> {
+        Templates { pool: self.pool() }
+    }
+
+    pub fn verifications(&self) -> Verifications<'_> {
+        Verifications { pool: self.pool() }
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.database.pool
+    }
+}
+
+/// Which of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseKind {
+    Main,
+    Keystore,
+    Journal,
+}
+
+impl DatabaseKind {
+    pub fn as_str(self) -> &'static str {
+        self.migrations().database
+    }
+
+    fn migrations(self) -> &'static Migrations {
+        match self {
+            Self::Main => &migrations::MAIN,
+            Self::Keystore => &migrations::KEYSTORE,
+            Self::Journal => &migrations::JOURNAL,
+        }
+    }
+}
+
+/// One database with its migrations: what `Store`, `KeyStore` and `KeyholderJournal` have in common.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    migrations: &'static Migrations,
+}
+
+impl Database {
+    async fn connect(url: &str, pool_size: usize, migrations: &'static Migrations) -> Result<Self, StoreError> {
+        let database = Self { pool: Pool::new(url, pool_size)?, migrations };
+        migrations.check_known(&database.pool).await?;
+        Ok(database)
+    }
+
+    /// A database without the keys of its rows: what migrating it takes.
+    pub async fn open(kind: DatabaseKind, url: &str) -> Result<Self, StoreError> {
+        Self::connect(url, 1, kind.migrations()).await
+    }
+
+    /// Every migration this program knows, oldest first, and whether the database has it.
+    pub async fn migrations(&self) -> Result<Vec<(String, bool)>, StoreError> {
+        self.migrations.status(&self.pool).await
+    }
+
+    /// Applies the migrations that are missing; the versions it applied, oldest first.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.migrations.up(&self.pool).await
+    }
+
+    /// Takes the newest migration back, with the data that it held.
+    pub async fn migrate_down(&self) -> Result<Option<String>, StoreError> {
+        self.migrations.down(&self.pool).await
+    }
+
+    /// Refuses to go on with a schema that is older or newer than this program's.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        self.migrations.check(&self.pool).await
+    }
+
+    /// Answers as long as the database does.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.pool.run(|connection| Ok(sql_query("SELECT 1").execute(connection).map(drop)?)).await
+    }
+}

@@ -1,0 +1,130 @@
+//! The tables as diesel sees them, one module for each database. Kept by hand, because one definition serves PostgreSQL and
+//! SQLite; `tests/store.rs` compares every column with what the migrations made on both.
+//!
+//! Types are those that both databases share: ids as text, sealed values and hashes as bytes, instants as microseconds
+//! since 1970-01-01 UTC.
+
+/// The main database: what the service works with. Backed up.
+pub mod main {
+    diesel::table! {
+        tenants (id) {
+            id -> Text,
+            name -> Text,
+            created_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        clients (id) {
+            id -> Text,
+            tenant_id -> Text,
+            name -> Text,
+            secret_hash -> Binary,
+            scopes -> Text,
+            created_at -> BigInt,
+            disabled_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
+        subjects (id) {
+            id -> Text,
+            tenant_id -> Text,
+            external_ref -> Binary,
+            external_ref_index -> Binary,
+            created_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        consents (id) {
+            id -> Text,
+            tenant_id -> Text,
+            subject_id -> Text,
+            purpose -> Text,
+            notice_version -> Text,
+            granted_at -> BigInt,
+            expires_at -> Nullable<BigInt>,
+            withdrawn_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
+        enrolments (id) {
+            id -> Text,
+            tenant_id -> Text,
+            subject_id -> Text,
+            model_id -> Text,
+            parameter_id -> Text,
+            fhe_key_id -> Text,
+            template -> Binary,
+            created_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        verifications (id) {
+            id -> Text,
+            tenant_id -> Text,
+            subject_id -> Text,
+            model_id -> Text,
+            false_match_rate -> Text,
+            threshold -> Double,
+            decision -> Binary,
+            created_at -> BigInt,
+        }
+    }
+}
+
+/// The key store: wrapped data keys, apart from the main database and from its backups.
+pub mod keystore {
+    diesel::table! {
+        data_keys (subject_id) {
+            subject_id -> Text,
+            tenant_id -> Text,
+            kek_id -> Nullable<Text>,
+            wrapped -> Nullable<Binary>,
+            created_at -> BigInt,
+            destroyed_at -> Nullable<BigInt>,
+        }
+    }
+}
+
+/// The keyholder's journal.
+pub mod journal {
+    diesel::table! {
+        opened_verifications (verification_id) {
+            verification_id -> Text,
+            opened_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        budget_counters (day, scope, id) {
+            day -> BigInt,
+            scope -> Text,
+            id -> Text,
+            opened -> BigInt,
+        }
+    }
+    diesel::table! {
+        forgotten_subjects (subject_digest) {
+            subject_digest -> Binary,
+            forgotten_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        audit_lines (sequence) {
+            sequence -> BigInt,
+            at -> BigInt,
+            event -> Text,
+            reason -> Text,
+            caller -> Text,
+            tenant_id -> Text,
+            subject_digest -> Binary,
+            verification_id -> Text,
+            hash -> Binary,
+        }
+    }
+    diesel::table! {
+        audit_head (id) {
+            id -> Integer,
+            sequence -> BigInt,
+            hash -> Binary,
+        }
+    }
+}

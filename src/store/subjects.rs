@@ -1,0 +1,180 @@
+//! Subjects: the persons of a tenant, known to it by an external reference that rests sealed and is found by blind index.
+
+use diesel::prelude::*;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::{
+    columns::{instant, micros, parse},
+    conn::{AnyConnection, Pool},
+    error::{Conflict, StoreError},
+    page::{Page, rows_to_load},
+    schema::main::{consents, enrolments, subjects, verifications},
+};
+use crate::{
+    domain::id::{SubjectId, TenantId},
+    vault::{BlindIndexKey, DataKey, Place, VaultError},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub id: SubjectId,
+    pub created_at: OffsetDateTime,
+    external_ref: Vec<u8>,
+}
+
+impl Subject {
+    /// The tenant's own name for this person. `key` is this subject's data key.
+    pub fn open_external_ref(&self, key: &DataKey) -> Result<Zeroizing<String>, StoreError> {
+        let mut plain = key.open(&place(&self.id.to_string()), &self.external_ref)?;
+        let text = String::from_utf8(std::mem::take(&mut *plain));
+        text.map(Zeroizing::new).map_err(|_| StoreError::Sealed(VaultError::Malformed))
+    }
+}
+
+pub struct NewSubject<'a> {
+    pub id: SubjectId,
+    pub external_ref: &'a str,
+    pub created_at: OffsetDateTime,
+}
+
+/// How many rows of each table an erasure removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeletedRows {
+    pub subjects: usize,
+    pub consents: usize,
+    pub enrolments: usize,
+    pub verifications: usize,
+}
+
+pub struct Subjects<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) blind_index: &'a BlindIndexKey,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = subjects)]
+struct Row {
+    id: String,
+    tenant_id: String,
+    external_ref: Vec<u8>,
+    external_ref_index: Vec<u8>,
+    created_at: i64,
+}
+
+impl Subjects<'_> {
+    pub async fn insert(&self, tenant: TenantId, new: NewSubject<'_>, key: &DataKey) -> Result<(), StoreError> {
+        let id = new.id.to_string();
+        let row = Row {
+            external_ref: key.seal(&place(&id), new.external_ref.as_bytes())?,
+            external_ref_index: self.index(tenant, new.external_ref),
+            tenant_id: tenant.to_string(),
+            created_at: micros(new.created_at),
+            id,
+        };
+        let insert =
+            move |connection: &mut _| Ok(diesel::insert_into(subjects::table).values(&row).execute(connection)?);
+        let inserted = self.pool.run(insert).await;
+        inserted.map(drop).map_err(|error| error.or_conflict(Conflict::ExternalRef).or_parent_not_found())
+    }
+
+    pub async fn find(&self, tenant: TenantId, id: SubjectId) -> Result<Subject, StoreError> {
+        let query =
+            subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
+        let row: Row = self.pool.run(move |connection| Ok(query.first(connection)?)).await?;
+        row.try_into()
+    }
+
+    pub async fn find_by_external_ref(
+        &self,
+        tenant: TenantId,
+        external_ref: &str,
+    ) -> Result<Option<Subject>, StoreError> {
+        let query = subjects::table
+            .filter(subjects::tenant_id.eq(tenant.to_string()))
+            .filter(subjects::external_ref_index.eq(self.index(tenant, external_ref)));
+        let row: Option<Row> = self.pool.run(move |connection| Ok(query.first(connection).optional()?)).await?;
+        row.map(Subject::try_from).transpose()
+    }
+
+    /// Newest first; `before` is the `next` of the page before.
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        before: Option<SubjectId>,
+        limit: u32,
+    ) -> Result<Page<Subject, SubjectId>, StoreError> {
+        // '~' sorts after every id.
+        let before = before.map_or_else(|| "~".to_owned(), |id| id.to_string());
+        let query = subjects::table
+            .filter(subjects::tenant_id.eq(tenant.to_string()))
+            .filter(subjects::id.lt(before))
+            .order(subjects::id.desc())
+            .limit(rows_to_load(limit));
+        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let items = rows.into_iter().map(Subject::try_from).collect::<Result<_, _>>()?;
+        Ok(Page::from_rows(items, limit, |subject| subject.id))
+    }
+
+    /// Removes every row of a subject in one transaction. Safe to repeat: what is gone counts as zero.
+    ///
+    /// Who writes about this subject at the same time holds `lock` and so comes before, and is swept here, or comes after,
+    /// and finds no subject.
+    pub async fn delete(&self, tenant: TenantId, id: SubjectId) -> Result<DeletedRows, StoreError> {
+        macro_rules! delete_from {
+            ($connection:expr, $table:ident, $subject:ident) => {{
+                let own_tenant = $table::tenant_id.eq(tenant.to_string());
+                diesel::delete($table::table.filter(own_tenant).filter($table::$subject.eq(id.to_string())))
+                    .execute($connection)?
+            }};
+        }
+        self.pool
+            .run(move |connection| {
+                let deleted = connection.write(|connection| {
+                    match lock(connection, tenant, id) {
+                        Err(StoreError::NotFound) => return Ok(DeletedRows::default()),
+                        other => other?,
+                    }
+                    Ok(DeletedRows {
+                        consents: delete_from!(connection, consents, subject_id),
+                        enrolments: delete_from!(connection, enrolments, subject_id),
+                        verifications: delete_from!(connection, verifications, subject_id),
+                        subjects: delete_from!(connection, subjects, id),
+                    })
+                })?;
+                connection.scrub()?;
+                Ok(deleted)
+            })
+            .await
+    }
+
+    fn index(&self, tenant: TenantId, external_ref: &str) -> Vec<u8> {
+        self.blind_index.index(tenant, "subjects.external_ref", external_ref).as_bytes().to_vec()
+    }
+}
+
+/// Holds a subject until commit: whoever writes about it takes this first, so that writers of one subject come one after
+/// the other, with one lock and therefore without a deadlock. The update changes nothing; it takes the row's lock.
+/// `NotFound` when the tenant has no such subject, or has it no more.
+pub(super) fn lock(connection: &mut AnyConnection, tenant: TenantId, id: SubjectId) -> Result<(), StoreError> {
+    let own =
+        subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
+    let locked = diesel::update(own).set(subjects::created_at.eq(subjects::created_at)).execute(connection)?;
+    if locked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+fn place(id: &str) -> Place<'_> {
+    Place { table: "subjects", row: id, column: "external_ref" }
+}
+
+impl TryFrom<Row> for Subject {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: parse("subjects.id", &row.id)?,
+            created_at: instant("subjects.created_at", row.created_at)?,
+            external_ref: row.external_ref,
+        })
+    }
+}

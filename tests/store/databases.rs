@@ -1,0 +1,286 @@
+//! A database of its own for each test, on each kind, and plain SQL beside the store to look at what it wrote.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use diesel::{
+    Connection, PgConnection, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_query, sql_types::Text,
+};
+use time::{OffsetDateTime, macros::datetime};
+use velum::{
+    domain::{
+        consent::{Consent, Purpose},
+        decision::{Decision, FalseMatchRate},
+        id::{ConsentId, EnrolmentId, SubjectId, TenantId, VerificationId},
+        matching::Threshold,
+    },
+    store::{
+        KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Store, StoreError, TemplateKind, Tenant,
+        Verification,
+    },
+    vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
+};
+use zeroize::Zeroizing;
+
+pub const NOW: OffsetDateTime = datetime!(2026-11-20 12:00 UTC);
+pub const POOL_SIZE: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// One empty database; gone when dropped.
+pub struct TestDatabase {
+    pub kind: Kind,
+    pub url: String,
+    keep: Keep,
+}
+
+enum Keep {
+    Folder(tempfile::TempDir),
+    Server { admin_url: String, name: String },
+}
+
+/// Runs a test on SQLite, then on PostgreSQL.
+pub fn on_each_database<Test: Future<Output = ()>>(test: impl Fn(Arc<TestDatabase>) -> Test) {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        eprintln!("on {kind:?}");
+        on(kind, &test);
+    }
+}
+
+/// Runs a test on one kind of database, or says why not.
+pub fn on<Test: Future<Output = ()>>(kind: Kind, test: impl Fn(Arc<TestDatabase>) -> Test) {
+    let Some(database) = TestDatabase::new(kind) else {
+        eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(test(Arc::new(database)));
+}
+
+impl TestDatabase {
+    pub fn new(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                let url = format!("sqlite:{}", folder.path().join("test.db").display());
+                Some(Self { kind, url, keep: Keep::Folder(folder) })
+            }
+            Kind::Postgres => {
+                let admin_url = std::env::var("VELUM_TEST_POSTGRES_URL").ok()?;
+                let name = format!("velum_test_{}", uuid::Uuid::now_v7().simple());
+                let admin = PgConnection::establish(&admin_url);
+                let mut admin = admin.expect("VELUM_TEST_POSTGRES_URL should lead to a server");
+                admin.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+                let (server, options) = admin_url.split_once('?').unwrap_or((&admin_url, ""));
+                let (server, _) = server.rsplit_once('/').unwrap();
+                let url = format!("{server}/{name}?{options}").trim_end_matches('?').to_owned();
+                Some(Self { kind, url, keep: Keep::Server { admin_url, name } })
+            }
+        }
+    }
+
+    pub async fn store(&self) -> Store {
+        let store = self.unmigrated_store().await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    pub async fn unmigrated_store(&self) -> Result<Store, StoreError> {
+        Store::connect(&self.url, POOL_SIZE, BlindIndexKey::from_bytes(Zeroizing::new([9; 32]))).await
+    }
+
+    pub async fn key_store(&self) -> KeyStore {
+        let keys = KeyStore::connect(&self.url, POOL_SIZE, keks(&[("2026-11", 1)])).await.unwrap();
+        keys.migrate().await.unwrap();
+        keys
+    }
+
+    pub async fn journal(&self) -> KeyholderJournal {
+        let journal = KeyholderJournal::connect(&self.url, POOL_SIZE).await.unwrap();
+        journal.migrate().await.unwrap();
+        journal
+    }
+
+    /// Runs SQL beside the store.
+    pub fn execute(&self, sql: &str) -> Result<(), diesel::result::Error> {
+        match self.kind {
+            Kind::Sqlite => self.sqlite().batch_execute(sql),
+            Kind::Postgres => PgConnection::establish(&self.url).unwrap().batch_execute(sql),
+        }
+    }
+
+    /// The column `value` of every row that a query gives, as text.
+    pub fn values(&self, sql: &str) -> Vec<String> {
+        #[derive(diesel::QueryableByName)]
+        struct Value {
+            #[diesel(sql_type = Text)]
+            value: String,
+        }
+        let rows: Vec<Value> = match self.kind {
+            Kind::Sqlite => sql_query(sql).load(&mut self.sqlite()).unwrap(),
+            Kind::Postgres => sql_query(sql).load(&mut PgConnection::establish(&self.url).unwrap()).unwrap(),
+        };
+        rows.into_iter().map(|row| row.value).collect()
+    }
+
+    pub fn count(&self, table: &str) -> usize {
+        self.values(&format!("SELECT CAST(count(*) AS TEXT) AS value FROM {table}"))[0].parse().unwrap()
+    }
+
+    /// A column of bytes of every row, in hex.
+    pub fn bytes(&self, table: &str, column: &str) -> Vec<String> {
+        match self.kind {
+            Kind::Sqlite => self.values(&format!("SELECT lower(hex({column})) AS value FROM {table}")),
+            Kind::Postgres => self.values(&format!("SELECT encode({column}, 'hex') AS value FROM {table}")),
+        }
+    }
+
+    /// The files of an SQLite database, log included.
+    pub fn sqlite_paths(&self) -> Vec<PathBuf> {
+        let Keep::Folder(folder) = &self.keep else { panic!("not SQLite") };
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect()
+    }
+
+    /// Everything in them.
+    pub fn sqlite_files(&self) -> Vec<u8> {
+        self.sqlite_paths().iter().flat_map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    /// Another session, after it has run `sql`. PostgreSQL only.
+    pub fn stranger(&self, sql: &str) -> PgConnection {
+        let mut connection = PgConnection::establish(&self.url).unwrap();
+        connection.batch_execute(sql).unwrap();
+        connection
+    }
+
+    /// Returns when so many sessions wait for a lock. PostgreSQL only.
+    pub async fn wait_for_blocked(&self, sessions: usize) {
+        let blocked = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let begin = Instant::now();
+        while self.count(blocked) < sessions {
+            assert!(begin.elapsed() < Duration::from_secs(5), "nobody waits");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Closes the database to new connections and ends those there are, or opens it again. PostgreSQL only.
+    pub fn allow_connections(&self, allow: bool) {
+        let Keep::Server { admin_url, name } = &self.keep else { panic!("not PostgreSQL") };
+        let mut admin = PgConnection::establish(admin_url).unwrap();
+        admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).unwrap();
+        if !allow {
+            let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+            admin.batch_execute(&end).unwrap();
+        }
+    }
+
+    fn sqlite(&self) -> SqliteConnection {
+        let mut connection = SqliteConnection::establish(self.url.trim_start_matches("sqlite:")).unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+        connection
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Keep::Server { admin_url, name } = &self.keep
+            && let Ok(mut admin) = PgConnection::establish(admin_url)
+        {
+            let _ = admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"));
+        }
+    }
+}
+
+// ---- things to store, with good defaults -------------------------------------------------------------------------------
+
+pub fn keks(ids: &[(&str, u8)]) -> KeyEncryptionKeys {
+    let keys =
+        ids.iter().map(|(id, byte)| (id.parse().unwrap(), KeyEncryptionKey::from_bytes(Zeroizing::new([*byte; 32]))));
+    KeyEncryptionKeys::new(ids.last().unwrap().0.parse().unwrap(), keys).unwrap()
+}
+
+pub fn purpose() -> Purpose {
+    Purpose::face_verification()
+}
+
+pub fn kind() -> TemplateKind {
+    TemplateKind {
+        model: "dlib-resnet29-v1".parse().unwrap(),
+        parameter_id: "velum-1".to_owned(),
+        fhe_key_id: "00112233445566778899aabbccddeeff".to_owned(),
+    }
+}
+
+pub async fn tenant(store: &Store) -> TenantId {
+    let tenant = Tenant { id: TenantId::generate(), name: "Example Bank".to_owned(), created_at: NOW };
+    store.tenants().create(&tenant).await.unwrap();
+    tenant.id
+}
+
+/// A person with a data key, known as `external_ref`.
+pub async fn subject(store: &Store, tenant: TenantId, external_ref: &str) -> (SubjectId, DataKey) {
+    let (id, key) = (SubjectId::generate(), DataKey::generate().unwrap());
+    store.subjects().insert(tenant, NewSubject { id, external_ref, created_at: NOW }, &key).await.unwrap();
+    (id, key)
+}
+
+pub fn consent_of(subject: SubjectId) -> Consent {
+    Consent {
+        id: ConsentId::generate(),
+        subject,
+        purpose: purpose(),
+        notice_version: "2026-11".to_owned(),
+        granted_at: NOW,
+        expires_at: None,
+        withdrawn_at: None,
+    }
+}
+
+pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> ConsentId {
+    let consent = consent_of(subject);
+    store.consents().insert(tenant, &consent).await.unwrap();
+    consent.id
+}
+
+pub async fn insert_template(
+    store: &Store,
+    tenant: TenantId,
+    subject: SubjectId,
+    key: &DataKey,
+    template: &[u8],
+) -> Result<EnrolmentId, StoreError> {
+    let id = EnrolmentId::generate();
+    let purpose = purpose();
+    let new = NewTemplate { id, subject, purpose: &purpose, kind: kind(), template, created_at: NOW };
+    store.templates().insert(tenant, new, key).await.map(|()| id)
+}
+
+pub fn verification_of(subject: SubjectId) -> Verification {
+    Verification {
+        id: VerificationId::generate(),
+        subject,
+        model: kind().model,
+        false_match_rate: FalseMatchRate::E4,
+        threshold: Threshold(0.3125),
+        decision: Decision::Match,
+        created_at: NOW,
+    }
+}
+
+pub async fn insert_verification(
+    store: &Store,
+    tenant: TenantId,
+    verification: Verification,
+    key: &DataKey,
+) -> Result<(), StoreError> {
+    let purpose = purpose();
+    store.verifications().insert(tenant, NewVerification { verification, purpose: &purpose }, key).await
+}

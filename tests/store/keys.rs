@@ -1,0 +1,124 @@
+//! The key store: one key for each subject, and none after its destruction.
+
+use time::Duration;
+use velum::{
+    domain::id::{SubjectId, TenantId},
+    store::{Conflict, KeyStore, StoreError},
+    vault::{DataKey, Place, VaultError},
+};
+
+use crate::databases::*;
+
+const PLACE: Place<'_> = Place { table: "subjects", row: "sub_1", column: "external_ref" };
+
+fn same_key(one: &DataKey, other: &DataKey) -> bool {
+    other.open(&PLACE, &one.seal(&PLACE, b"x").unwrap()).is_ok()
+}
+
+#[test]
+fn a_subject_gets_one_key_and_gets_it_back() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        assert!(keys.get(tenant, subject).await.unwrap().is_none());
+        let key = keys.create(tenant, subject, NOW).await.unwrap();
+        assert!(same_key(&key, &keys.get(tenant, subject).await.unwrap().unwrap()));
+        let second = keys.create(tenant, subject, NOW).await.err().unwrap();
+        assert!(matches!(second, StoreError::Conflict(Conflict::DataKey)), "{second}");
+        assert!(keys.get(TenantId::generate(), subject).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn several_keys_are_read_at_once() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let tenant = TenantId::generate();
+        let (one, two, destroyed) = (SubjectId::generate(), SubjectId::generate(), SubjectId::generate());
+        let first = keys.create(tenant, one, NOW).await.unwrap();
+        keys.create(tenant, two, NOW).await.unwrap();
+        keys.create(tenant, destroyed, NOW).await.unwrap();
+        keys.destroy(tenant, destroyed, NOW).await.unwrap();
+        let found = keys.get_many(tenant, &[one, two, destroyed, SubjectId::generate()]).await.unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(same_key(&first, &found[&one]));
+        assert!(!same_key(&first, &found[&two]));
+        assert!(keys.get_many(TenantId::generate(), &[one, two]).await.unwrap().is_empty());
+        assert!(keys.get_many(tenant, &[]).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_destroyed_key_is_gone_and_never_replaced() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        keys.create(tenant, subject, NOW).await.unwrap();
+        // Another tenant destroys nothing.
+        keys.destroy(TenantId::generate(), subject, NOW).await.ok();
+        assert!(keys.get(tenant, subject).await.unwrap().is_some());
+
+        for repeat in 0..2 {
+            keys.destroy(tenant, subject, NOW + Duration::DAY * repeat).await.unwrap();
+            assert!(keys.is_destroyed(tenant, subject).await.unwrap());
+            assert!(keys.get(tenant, subject).await.unwrap().is_none());
+            let again = keys.create(tenant, subject, NOW).await.err().unwrap();
+            assert!(matches!(again, StoreError::Conflict(Conflict::DataKeyDestroyed)), "{again}");
+        }
+        assert_eq!(database.count("data_keys WHERE wrapped IS NOT NULL"), 0);
+
+        // Also for a subject whose key was destroyed before it was made.
+        let early = SubjectId::generate();
+        keys.destroy(tenant, early, NOW).await.unwrap();
+        assert!(keys.create(tenant, early, NOW).await.is_err());
+    });
+}
+
+#[test]
+fn creating_and_destroying_at_once_never_leaves_a_living_key() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let tenant = TenantId::generate();
+        for _ in 0..30 {
+            let subject = SubjectId::generate();
+            let (created, destroyed) =
+                tokio::join!(keys.create(tenant, subject, NOW), keys.destroy(tenant, subject, NOW));
+            destroyed.unwrap();
+            if let Err(error) = created {
+                assert!(matches!(error, StoreError::Conflict(Conflict::DataKeyDestroyed)), "{error}");
+            }
+            assert!(keys.get(tenant, subject).await.unwrap().is_none());
+        }
+    });
+}
+
+#[test]
+fn a_destroyed_key_is_gone_from_the_files_of_sqlite() {
+    on(Kind::Sqlite, |database| async move {
+        let keys = database.key_store().await;
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        keys.create(tenant, subject, NOW).await.unwrap();
+        let wrapped = hex::decode(&database.bytes("data_keys", "wrapped")[0]).unwrap();
+        let holds = |files: Vec<u8>| files.windows(wrapped.len()).any(|window| window == wrapped);
+        assert!(holds(database.sqlite_files()));
+        keys.destroy(tenant, subject, NOW).await.unwrap();
+        assert!(!holds(database.sqlite_files()));
+    });
+}
+
+#[test]
+fn a_key_store_without_the_key_encryption_key_says_which_is_missing() {
+    on_each_database(|database| async move {
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        let key = database.key_store().await.create(tenant, subject, NOW).await.unwrap();
+
+        let rotated = KeyStore::connect(&database.url, 1, keks(&[("2026-11", 1), ("2027-11", 2)])).await.unwrap();
+        assert!(same_key(&key, &rotated.get(tenant, subject).await.unwrap().unwrap()));
+
+        let retired = KeyStore::connect(&database.url, 1, keks(&[("2027-11", 2)])).await.unwrap();
+        match retired.get(tenant, subject).await.err().unwrap() {
+            StoreError::Sealed(VaultError::UnknownKey(id)) => assert_eq!(id, "2026-11"),
+            error => panic!("{error}"),
+        }
+    });
+}

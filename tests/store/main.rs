@@ -1,0 +1,18 @@
+//! The store on both databases: SQLite always, PostgreSQL where `VELUM_TEST_POSTGRES_URL` names a server on which the user
+//! may create databases (scripts/with-postgres.sh starts one).
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod consents;
+mod databases;
+mod erasure;
+mod journal;
+mod keys;
+mod migrations;
+mod outages;
+mod rows;
