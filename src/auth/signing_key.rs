@@ -1,0 +1,161 @@
+//! The RSA keys behind access tokens: one signs, every listed one verifies, each named by its `kid`.
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey,
+    jwk::{AlgorithmParameters, Jwk, ThumbprintHash},
+};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// Smallest RSA modulus that signs tokens (NIST SP 800-57 part 1: 112-bit strength). New keys have 3,072 bits.
+const MODULUS_BITS_MIN: usize = 2048;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SigningKeyError {
+    #[error("expected an RSA private key as PKCS #8 PEM of at least {MODULUS_BITS_MIN} bits")]
+    NotAnRsaKey,
+    #[error("the RSA key has {bits} bits; at least {MODULUS_BITS_MIN} are needed")]
+    TooShort { bits: usize },
+}
+
+/// A key that signs and verifies.
+pub struct SigningKey {
+    kid: String,
+    private: EncodingKey,
+    public: DecodingKey,
+    modulus: String,
+    exponent: String,
+}
+
+impl SigningKey {
+    /// A fresh RSA key of 3,072 bits as PKCS #8 PEM. Takes up to a second or two.
+    #[expect(clippy::expect_used, reason = "no safe way to go on without key generation")]
+    pub fn generate_pem() -> Zeroizing<String> {
+        let pair = KeyPair::generate(KeySize::Rsa3072).expect("RSA key generation works");
+        let der = AsDer::<Pkcs8V1Der>::as_der(&pair).expect("a fresh key has a PKCS #8 form");
+        let body = Zeroizing::new(STANDARD.encode(der.as_ref()));
+        let mut pem = Zeroizing::new(String::with_capacity(body.len() + body.len() / 64 + 64));
+        pem.push_str("-----BEGIN PRIVATE KEY-----\n");
+        for (position, symbol) in body.chars().enumerate() {
+            pem.push(symbol);
+            if position % 64 == 63 {
+                pem.push('\n');
+            }
+        }
+        if !pem.ends_with('\n') {
+            pem.push('\n');
+        }
+        pem.push_str("-----END PRIVATE KEY-----\n");
+        pem
+    }
+
+    pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
+        let private = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| SigningKeyError::NotAnRsaKey)?;
+        let jwk = Jwk::from_encoding_key(&private, Algorithm::RS256).map_err(|_| SigningKeyError::NotAnRsaKey)?;
+        let AlgorithmParameters::RSA(parameters) = &jwk.algorithm else {
+            return Err(SigningKeyError::NotAnRsaKey);
+        };
+        let bits = modulus_bits(&parameters.n).ok_or(SigningKeyError::NotAnRsaKey)?;
+        if bits < MODULUS_BITS_MIN {
+            return Err(SigningKeyError::TooShort { bits });
+        }
+        Ok(Self {
+            // RFC 7638: the same key has the same name everywhere, and nobody has to keep a list.
+            kid: jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| SigningKeyError::NotAnRsaKey)?,
+            public: DecodingKey::from_jwk(&jwk).map_err(|_| SigningKeyError::NotAnRsaKey)?,
+            modulus: parameters.n.clone(),
+            exponent: parameters.e.clone(),
+            private,
+        })
+    }
+
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    pub(super) fn private(&self) -> &EncodingKey {
+        &self.private
+    }
+
+    pub(super) fn public(&self) -> &DecodingKey {
+        &self.public
+    }
+}
+
+fn modulus_bits(modulus: &str) -> Option<usize> {
+    let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
+    let leading = bytes.iter().position(|&byte| byte != 0)?;
+    Some((bytes.len() - leading) * 8 - bytes[leading].leading_zeros() as usize)
+}
+
+/// The keys in use. Rotation adds the next key as an accepted one, makes it current once every verifier knows it, and
+/// drops the old one after the longest token lifetime.
+pub struct SigningKeys {
+    current: SigningKey,
+    accepted: Vec<SigningKey>,
+}
+
+impl SigningKeys {
+    pub fn new(current: SigningKey) -> Self {
+        Self { current, accepted: Vec::new() }
+    }
+
+    /// Tokens signed with `key` are accepted too, but none is made with it.
+    pub fn also_accepting(mut self, key: SigningKey) -> Self {
+        if self.find(&key.kid).is_none() {
+            self.accepted.push(key);
+        }
+        self
+    }
+
+    pub(super) fn current(&self) -> &SigningKey {
+        &self.current
+    }
+
+    pub(super) fn find(&self, kid: &str) -> Option<&SigningKey> {
+        self.all().find(|key| key.kid == kid)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.current).chain(&self.accepted)
+    }
+
+    pub fn jwks(&self) -> Jwks {
+        let public = |key: &SigningKey| PublicJwk {
+            kty: "RSA",
+            key_use: "sig",
+            alg: "RS256",
+            kid: key.kid.clone(),
+            n: key.modulus.clone(),
+            e: key.exponent.clone(),
+        };
+        Jwks { keys: self.all().map(public).collect() }
+    }
+}
+
+/// A JSON Web Key Set, RFC 7517: public halves only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Jwks {
+    pub keys: Vec<PublicJwk>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublicJwk {
+    pub kty: &'static str,
+    #[serde(rename = "use")]
+    pub key_use: &'static str,
+    pub alg: &'static str,
+    pub kid: String,
+    /// Modulus, base64url.
+    pub n: String,
+    /// Exponent, base64url.
+    pub e: String,
+}

@@ -1,0 +1,330 @@
+//! The keys on disk: made on first start in the embedded mode, brought by the operator in production.
+//!
+//! ```text
+//! <secrets>/jwt_signing.pem             signs access tokens
+//! <secrets>/jwt_accepted/<any>.pem      still or already verifies them, during a rotation (optional)
+//! <secrets>/client_secret_pepper.key    keyed hash of client secrets
+//! <secrets>/blind_index.key             keyed hash of external references
+//! <secrets>/kek/<id>.key                wraps the subjects' data keys
+//! <fhe>/public.key, evaluation.key      encrypt and compare; on every server
+//! <fhe>/secret.key                      opens decisions; at the keyholder alone
+//! ```
+//! A file that others can read, a weak key, or one key used for two purposes stops the start with a sentence that names it.
+
+mod fhe;
+mod files;
+mod make;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+pub use self::{
+    fhe::{read_evaluation_key, read_public_key, read_secret_keys},
+    files::write_private,
+    make::{Kind, Made, ensure_development, existing, make},
+};
+use crate::{
+    auth::{
+        client_secret::Pepper,
+        jwt::{SigningKey, SigningKeyError, SigningKeys},
+    },
+    fhe::wire::WireError,
+    settings::{SecretText, SecretsSettings},
+    vault::{
+        BlindIndexKey, KeyEncryptionKeys,
+        keyring::{self, KeyTextError, KeyringError},
+    },
+};
+
+const JWT_SIGNING: &str = "jwt_signing.pem";
+const JWT_ACCEPTED: &str = "jwt_accepted";
+const PEPPER: &str = "client_secret_pepper.key";
+const BLIND_INDEX: &str = "blind_index.key";
+const KEKS: &str = "kek";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    #[error("{} cannot be read", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} cannot be written", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("{path} can be read by others (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
+    OpenToOthers { path: PathBuf, mode: u32 },
+    #[error("{} is there already and is never overwritten; move it away to make another", path.display())]
+    Exists { path: PathBuf },
+    #[error("{place} is no signing key")]
+    SigningKey { place: String, source: SigningKeyError },
+    #[error(transparent)]
+    KeyFile(#[from] KeyringError),
+    #[error("{variable} is no key")]
+    KeyText { variable: &'static str, source: KeyTextError },
+    #[error("{one} and {other} are the same key; each purpose needs its own")]
+    Shared { one: String, other: String },
+    #[error("{} is not the key that its name says", path.display())]
+    NotAnFheKey { path: PathBuf, source: WireError },
+    #[error(
+        "{} is there, but the keys it was made with are not: {} is missing; put it back, or remove both to start anew",
+        data.display(), key.display()
+    )]
+    KeysLost { data: PathBuf, key: PathBuf },
+}
+
+/// What a server holds besides the keys of the encryption itself.
+pub struct Secrets {
+    pub signing_keys: SigningKeys,
+    pub pepper: Pepper,
+    pub blind_index: BlindIndexKey,
+    pub key_encryption_keys: KeyEncryptionKeys,
+}
+
+impl Secrets {
+    pub fn read(settings: &SecretsSettings) -> Result<Self, SecretsError> {
+        let dir = &settings.dir;
+        let signing_key = match &settings.jwt_signing_key {
+            Some(text) => signing_key("VELUM_JWT_SIGNING_KEY", text.expose_text())?,
+            None => read_signing_key(&dir.join(JWT_SIGNING))?,
+        };
+        let signing_keys =
+            accepted_keys(dir)?.into_iter().fold(SigningKeys::new(signing_key), SigningKeys::also_accepting);
+        let pepper = key(settings.client_secret_pepper.as_ref(), "VELUM_CLIENT_SECRET_PEPPER", &dir.join(PEPPER))?;
+        let blind_index = key(settings.blind_index_key.as_ref(), "VELUM_BLIND_INDEX_KEY", &dir.join(BLIND_INDEX))?;
+        let key_encryption_keys = keyring::read_key_encryption_keys(dir, settings.kek_current.as_ref())?;
+
+        let mut used = vec![pepper.fingerprint(), blind_index.fingerprint()];
+        for id in key_encryption_keys.ids() {
+            used.push(key(None, "", &dir.join(KEKS).join(format!("{id}.key")))?.fingerprint());
+        }
+        one_purpose_each(used)?;
+        Ok(Self {
+            signing_keys,
+            pepper: Pepper::new(pepper.bytes),
+            blind_index: BlindIndexKey::from_bytes(blind_index.bytes),
+            key_encryption_keys,
+        })
+    }
+}
+
+/// A key with the place it came from, as a sentence would name it.
+struct PlacedKey {
+    place: String,
+    bytes: Zeroizing<[u8; 32]>,
+}
+
+impl PlacedKey {
+    fn fingerprint(&self) -> (String, [u8; 32]) {
+        (self.place.clone(), Sha256::digest(self.bytes.as_slice()).into())
+    }
+}
+
+fn key(given: Option<&SecretText>, variable: &'static str, path: &Path) -> Result<PlacedKey, SecretsError> {
+    match given {
+        Some(text) => {
+            let bytes = keyring::key_from_text(text.expose_text().as_bytes())
+                .map_err(|source| SecretsError::KeyText { variable, source })?;
+            Ok(PlacedKey { place: variable.to_owned(), bytes })
+        }
+        None => Ok(PlacedKey { place: path.display().to_string(), bytes: keyring::read_key(path)? }),
+    }
+}
+
+fn one_purpose_each(used: Vec<(String, [u8; 32])>) -> Result<(), SecretsError> {
+    for (position, (one, fingerprint)) in used.iter().enumerate() {
+        if let Some((other, _)) = used[position + 1..].iter().find(|(_, another)| another == fingerprint) {
+            return Err(SecretsError::Shared { one: one.clone(), other: other.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn read_signing_key(path: &Path) -> Result<SigningKey, SecretsError> {
+    let pem = Zeroizing::new(String::from_utf8_lossy(&files::read_private(path)?).into_owned());
+    signing_key(&path.display().to_string(), &pem)
+}
+
+fn signing_key(place: &str, pem: &str) -> Result<SigningKey, SecretsError> {
+    SigningKey::from_pem(pem).map_err(|source| SecretsError::SigningKey { place: place.to_owned(), source })
+}
+
+fn accepted_keys(dir: &Path) -> Result<Vec<SigningKey>, SecretsError> {
+    let folder = dir.join(JWT_ACCEPTED);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let unreadable = |source| SecretsError::Unreadable { path: folder.clone(), source };
+    let entries: Result<Vec<_>, _> = fs::read_dir(&folder).map_err(unreadable)?.collect();
+    let mut paths: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "pem"));
+    paths.sort();
+    paths.iter().map(|path| read_signing_key(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+    use time::{OffsetDateTime, macros::datetime};
+
+    use super::*;
+    use crate::settings::{DEVELOPMENT_MARKER, Settings};
+
+    const NOW: OffsetDateTime = datetime!(2026-11-20 12:00 UTC);
+
+    struct House {
+        folder: TempDir,
+        settings: Settings,
+    }
+
+    const TOKEN_KEYS: [&str; 2] = [
+        include_str!("../../tests/fixtures/keys/test_only_rsa_2048_one.pem"),
+        include_str!("../../tests/fixtures/keys/test_only_rsa_2048_two.pem"),
+    ];
+
+    /// A house with every key but those of the encryption, which take a second.
+    fn house() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::embedded(&folder.path().join("data")).unwrap();
+        write_private(&settings.secrets.dir.join(JWT_SIGNING), TOKEN_KEYS[0].as_bytes()).unwrap();
+        for kind in [Kind::Kek, Kind::Pepper, Kind::BlindIndex] {
+            make(kind, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW).unwrap();
+        }
+        House { folder, settings }
+    }
+
+    fn refusal(settings: &Settings) -> String {
+        Secrets::read(&settings.secrets).err().unwrap().to_string()
+    }
+
+    fn modes_below(folder: &Path) -> Vec<(String, u32)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            found.push((entry.path().display().to_string(), entry.metadata().unwrap().permissions().mode() & 0o777));
+            if entry.path().is_dir() {
+                found.extend(modes_below(&entry.path()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_first_start_makes_every_key_and_a_second_start_keeps_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::embedded(&folder.path().join("data")).unwrap();
+        let made = ensure_development(&settings, NOW).unwrap();
+        assert_eq!(made.iter().map(|made| made.kind).collect::<Vec<_>>(), Kind::ALL);
+        let kid = Secrets::read(&settings.secrets).unwrap().signing_keys.jwks().keys[0].kid.clone();
+
+        assert_eq!(ensure_development(&settings, NOW).unwrap(), []);
+        assert_eq!(Secrets::read(&settings.secrets).unwrap().signing_keys.jwks().keys[0].kid, kid);
+        let fhe_dir = &settings.secrets.fhe_dir;
+        let key = read_public_key(fhe_dir).unwrap().key_id();
+        assert_eq!(read_evaluation_key(fhe_dir).unwrap().key_id(), key);
+        assert_eq!(read_secret_keys(fhe_dir).unwrap().key_id(), key);
+
+        for (path, mode) in modes_below(&settings.secrets.dir).into_iter().chain(modes_below(fhe_dir)) {
+            assert!(mode == 0o600 || mode == 0o700, "{path} has mode {mode:o}");
+        }
+        assert!(settings.secrets.dir.join(DEVELOPMENT_MARKER).is_file() && fhe_dir.join(DEVELOPMENT_MARKER).is_file());
+    }
+
+    #[test]
+    fn a_missing_or_open_file_is_named() {
+        for name in [JWT_SIGNING, PEPPER, BLIND_INDEX] {
+            let house = house();
+            let path = house.settings.secrets.dir.join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            assert!(refusal(&house.settings).contains("chmod 600"), "{name}");
+            fs::remove_file(&path).unwrap();
+            assert!(refusal(&house.settings).contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn weak_and_wrong_keys_stop_the_start() {
+        let zeros = "00".repeat(32);
+        let text = hex::encode("correct horse battery staple 123");
+        for bad in ["", "changeme", "password", &zeros, &text, &"ab".repeat(32), &"ab".repeat(16), "c2hvcnQ="] {
+            let house = house();
+            let path = house.settings.secrets.dir.join(PEPPER);
+            fs::write(&path, bad).unwrap();
+            assert!(refusal(&house.settings).contains(PEPPER), "{bad:?}");
+        }
+        let house = house();
+        fs::write(house.settings.secrets.dir.join(JWT_SIGNING), hex::encode([7; 32])).unwrap();
+        assert!(refusal(&house.settings).contains("is no signing key"));
+    }
+
+    #[test]
+    fn one_key_for_two_purposes_stops_the_start() {
+        let house = house();
+        let dir = &house.settings.secrets.dir;
+        fs::copy(dir.join(PEPPER), dir.join(BLIND_INDEX)).unwrap();
+        assert!(refusal(&house.settings).contains("are the same key"));
+        fs::copy(dir.join(KEKS).join("2026-11-20.key"), dir.join(BLIND_INDEX)).unwrap();
+        assert!(refusal(&house.settings).contains("are the same key"));
+    }
+
+    #[test]
+    fn a_setting_takes_the_place_of_a_file() {
+        let House { folder, settings } = house();
+        let elsewhere = folder.path().join("pepper");
+        fs::rename(settings.secrets.dir.join(PEPPER), &elsewhere).unwrap();
+        assert!(Secrets::read(&settings.secrets).is_err());
+        let with = |value: &str| {
+            let data = settings.data_dir.display().to_string();
+            let variables = [("VELUM_DATA_DIR", data.as_str()), ("VELUM_CLIENT_SECRET_PEPPER_FILE", value)];
+            Settings::read(variables.map(|(name, value)| (name.into(), value.into())), crate::settings::Role::Serve)
+        };
+        let given = with(&elsewhere.display().to_string()).settings.unwrap();
+        assert!(Secrets::read(&given.secrets).is_ok());
+        fs::write(&elsewhere, "changeme").unwrap();
+        let weak = with(&elsewhere.display().to_string()).settings.unwrap();
+        assert!(refusal(&weak).contains("VELUM_CLIENT_SECRET_PEPPER"));
+    }
+
+    #[test]
+    fn accepted_signing_keys_are_published_beside_the_current_one() {
+        let house = house();
+        let dir = &house.settings.secrets.dir;
+        write_private(&dir.join(JWT_ACCEPTED).join("next.pem"), TOKEN_KEYS[1].as_bytes()).unwrap();
+        assert_eq!(Secrets::read(&house.settings.secrets).unwrap().signing_keys.jwks().keys.len(), 2);
+    }
+
+    #[test]
+    fn a_second_key_encryption_key_of_a_day_sorts_after_the_first_and_wraps() {
+        let house = house();
+        let secrets = &house.settings.secrets;
+        make(Kind::Kek, &secrets.dir, &secrets.fhe_dir, NOW).unwrap();
+        make(Kind::Kek, &secrets.dir, &secrets.fhe_dir, NOW).unwrap();
+        let keys = Secrets::read(secrets).unwrap().key_encryption_keys;
+        let ids: Vec<&str> = keys.ids().map(|id| id.as_str()).collect();
+        assert_eq!(ids, ["2026-11-20", "2026-11-20-02", "2026-11-20-03"]);
+        assert_eq!(keys.current().as_str(), "2026-11-20-03");
+    }
+
+    #[test]
+    fn a_database_without_its_keys_is_a_loss_and_not_a_first_start() {
+        let house = house();
+        let settings = &house.settings;
+        fs::write(settings.data_dir.join("keystore.db"), "rows").unwrap();
+        fs::remove_dir_all(settings.secrets.dir.join(KEKS)).unwrap();
+        let error = ensure_development(settings, NOW).unwrap_err();
+        assert!(matches!(&error, SecretsError::KeysLost { .. }), "{error}");
+        assert!(!settings.secrets.dir.join(KEKS).exists());
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_not_made_again() {
+        let house = house();
+        let settings = &house.settings;
+        for kind in [Kind::Jwt, Kind::Pepper, Kind::BlindIndex] {
+            let outcome = make(kind, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW);
+            assert!(matches!(outcome, Err(SecretsError::Exists { .. })), "{kind}");
+        }
+    }
+}

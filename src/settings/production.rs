@@ -1,0 +1,149 @@
+//! What production refuses: everything that makes itself, everything that is convenient and unsafe.
+//!
+//! Two ways around are left open on purpose, each under its own name, for small installations that know what they do:
+//! `VELUM_ALLOW_LOCAL_KEYHOLDER` and `VELUM_ALLOW_SQLITE`.
+
+use std::path::{Path, PathBuf};
+
+use super::{DatabaseUrl, KeyholderSettings, Mode, Role, Settings, reader::Reader};
+use crate::tls::{Identity, development};
+
+/// Lies in every folder whose keys made themselves; production refuses such a folder wherever it was copied to.
+pub const DEVELOPMENT_MARKER: &str = "MADE_FOR_DEVELOPMENT";
+
+/// Shortest password of a database, in characters.
+const PASSWORD_LENGTH_MIN: usize = 16;
+
+pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
+    let local_keyholder_allowed = reader.value("ALLOW_LOCAL_KEYHOLDER", "`true` or `false`", "false");
+    let sqlite_allowed = reader.value("ALLOW_SQLITE", "`true` or `false`", "false");
+    one_purpose_each(settings, reader);
+    if settings.mode == Mode::Embedded {
+        return;
+    }
+    match role {
+        Role::Serve => {
+            identity_given(reader, "TLS");
+            not_self_made(settings.server.tls.as_ref(), "TLS_CERTIFICATE_FILE", reader);
+            issuer(settings, reader);
+            folder(settings, &settings.secrets.dir, "SECRETS_DIR", reader);
+            folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
+            database(&settings.storage.database, "DATABASE_URL", sqlite_allowed, reader);
+            database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
+            keyholder(settings, local_keyholder_allowed, reader);
+        }
+        Role::Keyholder => {
+            identity_given(reader, "KEYHOLDER");
+            not_self_made(settings.keyholder_server.identity.as_ref(), "KEYHOLDER_CERTIFICATE_FILE", reader);
+            must_be_set(reader, "KEYHOLDER_EDGE_CA", "KEYHOLDER_EDGE_CA_FILE");
+            folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
+            // One process alone writes the journal, so SQLite serves it well; but where it lies is nobody's guess.
+            database(&settings.keyholder_server.journal, "KEYHOLDER_JOURNAL_URL", true, reader);
+        }
+        Role::Tool => {}
+    }
+}
+
+/// In every mode: a key store inside the main database would be in its backups, and a journal beside it within reach of the
+/// server that it meters.
+fn one_purpose_each(settings: &Settings, reader: &mut Reader) {
+    let (database, keystore) = (&settings.storage.database, &settings.storage.keystore);
+    let journal = &settings.keyholder_server.journal;
+    if keystore.location() == database.location() {
+        reader.problem("KEYSTORE_URL", "expected another database than VELUM_DATABASE_URL".to_owned());
+    }
+    if [database, keystore].iter().any(|other| other.location() == journal.location()) {
+        reader.problem("KEYHOLDER_JOURNAL_URL", "expected a database of its own".to_owned());
+    }
+    if let (Some(one), Some(other)) = (database.expose_password(), keystore.expose_password())
+        && one == other
+        && settings.mode == Mode::Production
+    {
+        reader.problem("KEYSTORE_URL", "its password is the one of VELUM_DATABASE_URL; give it its own".to_owned());
+    }
+}
+
+fn identity_given(reader: &mut Reader, name: &str) {
+    for part in ["CERTIFICATE", "KEY"] {
+        must_be_set(reader, &format!("{name}_{part}"), &format!("{name}_{part}_FILE"));
+    }
+}
+
+fn not_self_made(identity: Option<&Identity>, name: &str, reader: &mut Reader) {
+    // A file that holds no certificate is the business of `tls`, which says so at the start.
+    if identity.is_some_and(|identity| development::is_self_made(identity).unwrap_or(false)) {
+        reader.problem(name, "this certificate made itself for development; have a real one issued".to_owned());
+    }
+}
+
+fn must_be_set(reader: &mut Reader, name: &str, shown: &str) {
+    if !reader.is_set(name) {
+        reader.problem(shown, "must be set in production".to_owned());
+    }
+}
+
+fn issuer(settings: &Settings, reader: &mut Reader) {
+    let host = settings.tokens.issuer.strip_prefix("https://").and_then(|rest| rest.split(['/', ':']).next());
+    let local = host.is_none_or(|host| host.is_empty() || host == "localhost" || host.starts_with("127."));
+    if !reader.is_set("ISSUER") || local {
+        let sentence = "must be set in production, to the public https:// address of this service";
+        reader.problem("ISSUER", sentence.to_owned());
+    }
+}
+
+fn folder(settings: &Settings, folder: &Path, name: &str, reader: &mut Reader) {
+    if !reader.is_set(name) {
+        let sentence = "must be set in production, to a folder that `velum keys generate` filled".to_owned();
+        return reader.problem(name, sentence);
+    }
+    let sentence = if !folder.is_dir() {
+        format!("expected a folder; {} is none", folder.display())
+    } else if folder.join(DEVELOPMENT_MARKER).exists() {
+        format!(
+            "the keys in {} made themselves for development; make real ones with `velum keys generate`",
+            folder.display()
+        )
+    } else if real(folder).starts_with(real(&settings.data_dir)) {
+        format!("{} lies inside the data folder, and so in its backups; keep keys elsewhere", folder.display())
+    } else {
+        return;
+    };
+    reader.problem(name, sentence);
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn database(url: &DatabaseUrl, name: &str, sqlite_allowed: bool, reader: &mut Reader) {
+    if !reader.is_set(name) {
+        return reader.problem(name, "must be set in production".to_owned());
+    }
+    if url.is_sqlite() && !sqlite_allowed {
+        let sentence = "SQLite serves one process; use PostgreSQL, or set VELUM_ALLOW_SQLITE=true if that is enough";
+        reader.problem(name, sentence.to_owned());
+    }
+    if let Some(password) = url.expose_password()
+        && password.chars().count() < PASSWORD_LENGTH_MIN
+    {
+        reader
+            .problem(name, format!("its password is shorter than {PASSWORD_LENGTH_MIN} characters; make a random one"));
+    }
+}
+
+fn keyholder(settings: &Settings, local_allowed: bool, reader: &mut Reader) {
+    match &settings.keyholder {
+        KeyholderSettings::Local if !local_allowed => reader.problem(
+            "KEYHOLDER",
+            "a server that holds its own secret key can open every template; set the https:// address of a separate \
+             `velum keyholder`, or VELUM_ALLOW_LOCAL_KEYHOLDER=true to accept that"
+                .to_owned(),
+        ),
+        KeyholderSettings::Local => {}
+        KeyholderSettings::Remote { identity, .. } => {
+            identity_given(reader, "KEYHOLDER_CLIENT");
+            not_self_made(identity.as_ref(), "KEYHOLDER_CLIENT_CERTIFICATE_FILE", reader);
+            must_be_set(reader, "KEYHOLDER_CA", "KEYHOLDER_CA_FILE");
+        }
+    }
+}
