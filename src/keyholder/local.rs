@@ -1,0 +1,140 @@
+//! The keyholder itself: check, journal, open, in this order.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        clock::Clock,
+        decision::Decision,
+        id::{SubjectId, TenantId},
+    },
+    fhe::{
+        decide::EncryptedDecision,
+        keys::{KeyId, SecretKeys},
+        open::OpenError,
+    },
+    store::{
+        StoreError,
+        journal::{AuditEvent, Budgets, JournalError, KeyholderJournal, Opening},
+    },
+};
+
+use super::{Caller, DECISIONS_MAX, KeyholderError, OpenRequest};
+
+/// Set budgets a little above the real traffic: they are what stands between a stolen edge and the secret key.
+pub const DEFAULT_BUDGETS: Budgets = Budgets { per_subject: 500, per_tenant: 200_000, per_day: 1_000_000 };
+
+/// The secret keys and the journal that meters their use.
+pub struct LocalKeyholder {
+    secret: SecretKeys,
+    journal: KeyholderJournal,
+    budgets: Budgets,
+    clock: Arc<dyn Clock>,
+}
+
+impl LocalKeyholder {
+    pub fn new(secret: SecretKeys, journal: KeyholderJournal, budgets: Budgets, clock: Arc<dyn Clock>) -> Self {
+        Self { secret, journal, budgets, clock }
+    }
+
+    pub fn key_id(&self) -> KeyId {
+        self.secret.key_id()
+    }
+
+    /// Writes the first audit line of this process, so that a journal which cannot be written stops the start.
+    pub async fn announce(&self) -> Result<(), KeyholderError> {
+        self.note(AuditEvent { event: "keyholder_started", ..AuditEvent::default() }).await
+    }
+
+    pub async fn open(&self, request: OpenRequest, caller: Caller) -> Result<Decision, KeyholderError> {
+        let OpenRequest { verification, tenant, subject, decisions } = request;
+        let opening = Opening { verification, tenant, subject, caller: caller.to_string() };
+        let outcome = self.open_metered(opening, &decisions).await;
+        match &outcome {
+            Ok(_) => tracing::info!(%verification, %tenant, %subject, %caller, "a decision was opened"),
+            Err(refusal) => {
+                tracing::warn!(%verification, %tenant, %subject, %caller, code = refusal.code(), "an opening was refused");
+            }
+        }
+        outcome
+    }
+
+    pub async fn forget(&self, tenant: TenantId, subject: SubjectId, caller: Caller) -> Result<(), KeyholderError> {
+        let forgotten = self.journal.forget(tenant, subject, caller.to_string(), self.clock.now()).await;
+        forgotten.map_err(journal_failed)?;
+        tracing::info!(%tenant, %subject, %caller, "a subject was forgotten");
+        Ok(())
+    }
+
+    pub async fn ready(&self) -> Result<(), KeyholderError> {
+        self.journal.database().ping().await.map_err(journal_failed)
+    }
+
+    /// Invariant: nothing is opened before the journal has admitted it. Every outcome leaves one audit line, and a ciphertext
+    /// that turns out not to be a decision leaves a second one.
+    async fn open_metered(
+        &self,
+        opening: Opening,
+        decisions: &[EncryptedDecision],
+    ) -> Result<Decision, KeyholderError> {
+        let about = AuditEvent::about(&opening);
+        if let Err(refusal) = self.check(decisions) {
+            self.note(AuditEvent { event: "opening_refused", reason: refusal.code(), ..about }).await?;
+            return Err(refusal);
+        }
+        self.journal.admit(opening, self.budgets, self.clock.now()).await.map_err(not_admitted)?;
+        match self.any_match(decisions) {
+            Err(failure) => {
+                self.note(AuditEvent { event: "opening_failed", reason: failure.code(), ..about }).await?;
+                Err(failure)
+            }
+            answer => answer,
+        }
+    }
+
+    /// What can be refused without touching a budget, because the refusal tells nothing about the key.
+    fn check(&self, decisions: &[EncryptedDecision]) -> Result<(), KeyholderError> {
+        if decisions.is_empty() || decisions.len() > DECISIONS_MAX {
+            return Err(KeyholderError::Malformed);
+        }
+        if decisions.iter().any(|decision| decision.key_id() != self.secret.key_id()) {
+            return Err(KeyholderError::WrongKey);
+        }
+        Ok(())
+    }
+
+    /// Opens every decision, also after a match was found, so that the time taken does not tell which one matched.
+    /// A few microseconds each: not worth a thread of its own.
+    fn any_match(&self, decisions: &[EncryptedDecision]) -> Result<Decision, KeyholderError> {
+        let opened: Vec<_> = decisions.iter().map(|decision| self.secret.open(decision)).collect();
+        let mut answer = Decision::NoMatch;
+        for decision in opened {
+            match decision {
+                Ok(Decision::Match) => answer = Decision::Match,
+                Ok(Decision::NoMatch) => {}
+                Err(OpenError::WrongKey { .. }) => return Err(KeyholderError::WrongKey),
+                Err(OpenError::NotADecision) => return Err(KeyholderError::Malformed),
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn note(&self, event: AuditEvent) -> Result<(), KeyholderError> {
+        self.journal.note(event, self.clock.now()).await.map_err(journal_failed)
+    }
+}
+
+fn not_admitted(refusal: JournalError) -> KeyholderError {
+    match refusal {
+        JournalError::AlreadyOpened => KeyholderError::AlreadyOpened,
+        JournalError::Forgotten => KeyholderError::Forgotten,
+        JournalError::BudgetSpent { scope, retry_after_s } => KeyholderError::BudgetSpent { scope, retry_after_s },
+        JournalError::Store(error) => journal_failed(error),
+    }
+}
+
+/// Fails closed: without its journal the keyholder opens nothing.
+fn journal_failed(error: StoreError) -> KeyholderError {
+    tracing::error!(error = &error as &dyn std::error::Error, "the keyholder's journal failed");
+    KeyholderError::unavailable()
+}
