@@ -1,0 +1,338 @@
+//! The whole, built once and run. The only file that knows every room.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App as Routes, HttpServer,
+    dev::{Server, ServerHandle},
+    middleware::from_fn,
+    web::Data,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::sleep,
+};
+
+use crate::{
+    auth::{Scopes, jwt::Tokens},
+    domain::clock::Clock,
+    face::{FacePipeline, ModelError, Runtime, RuntimeError},
+    fhe::keys::{EvaluationKey, PublicKey},
+    flows::{self, Flows, compute::Compute},
+    http::{self, middleware::Draining},
+    keyholder::{Budgets, Keyholder, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
+    secrets::{self, Secrets, SecretsError},
+    settings::{KeyholderSettings, Mode, ServerSettings, Settings},
+    store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
+    tls::{self, Identity, TlsError, development::DevelopmentTls},
+};
+
+/// Between "not ready any more" and "no new connections": time for a proxy to notice.
+const NOTICE: Duration = Duration::from_secs(1);
+/// A client that was answered before it had sent everything may still read the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why the program does not start. Each is a sentence for the operator, with its causes behind it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the {name} database cannot be used")]
+    Database { name: &'static str, source: StoreError },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("the models cannot be used")]
+    Models(#[from] ModelError),
+    #[error("{one} and {other} in {} do not belong together", folder.display())]
+    KeysOfDifferentSets { folder: PathBuf, one: &'static str, other: &'static str },
+    #[error("the keyholder cannot be reached as it is set")]
+    Keyholder(#[from] RemoteSetupError),
+    #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
+    KeyholderLacks { name: &'static str },
+    #[error("the development client cannot be made")]
+    DevelopmentClient(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the compute pool cannot start its threads")]
+    Compute(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// What takes seconds and hundreds of megabytes to load, and never changes: the models and the keys of the encryption.
+#[derive(Clone)]
+pub struct Engine {
+    faces: Arc<FacePipeline>,
+    public_key: Arc<PublicKey>,
+    evaluation_key: Arc<EvaluationKey>,
+}
+
+impl Engine {
+    pub fn load(settings: &Settings) -> Result<Self, StartError> {
+        let face = &settings.face;
+        let runtime = Runtime::open(&face.onnxruntime)?;
+        let faces = FacePipeline::load(&runtime, &face.models_dir, face.embedder.as_ref(), settings.compute.workers)?;
+
+        let folder = &settings.secrets.fhe_dir;
+        let public_key = secrets::read_public_key(folder)?;
+        let evaluation_key = secrets::read_evaluation_key(folder)?;
+        if public_key.key_id() != evaluation_key.key_id() {
+            let (one, other) = ("public.key", "evaluation.key");
+            return Err(StartError::KeysOfDifferentSets { folder: folder.clone(), one, other });
+        }
+        Ok(Self {
+            faces: Arc::new(faces),
+            public_key: Arc::new(public_key),
+            evaluation_key: Arc::new(evaluation_key.expand()),
+        })
+    }
+}
+
+/// A server that has everything it needs and does not listen yet.
+pub struct App {
+    flows: Data<Flows>,
+    draining: Draining,
+    server: ServerSettings,
+    tls: rustls::ServerConfig,
+    /// Signs the server's certificate, where it made itself.
+    authority: Option<PathBuf>,
+}
+
+impl App {
+    /// In the embedded mode whatever is missing makes itself first: keys, certificates, databases, a client to try with.
+    pub async fn build(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        prepare(&settings, &*clock)?;
+        let engine = Engine::load(&settings)?;
+        Self::build_around(engine, settings, clock).await
+    }
+
+    /// The same around an engine that is loaded already: several servers of one process share it.
+    pub async fn build_around(engine: Engine, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let development = prepare(&settings, &*clock)?;
+        let secrets = Secrets::read(&settings.secrets)?;
+        let storage = &settings.storage;
+        let store = Store::connect(storage.database.expose_text(), storage.pool_size, secrets.blind_index).await;
+        let store = ready("main", &settings, store, Store::database).await?;
+        let keystore =
+            KeyStore::connect(storage.keystore.expose_text(), storage.pool_size, secrets.key_encryption_keys).await;
+        let keystore = ready("keystore", &settings, keystore, KeyStore::database).await?;
+        let keyholder = keyholder(&settings, development.as_ref(), &engine, &clock).await?;
+        let compute = Compute::start(settings.compute.workers, settings.compute.queue).map_err(StartError::Compute)?;
+
+        let flows = Flows::new(flows::Parts {
+            store,
+            keystore,
+            keyholder,
+            faces: engine.faces,
+            public_key: engine.public_key,
+            evaluation_key: engine.evaluation_key,
+            tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
+            pepper: secrets.pepper,
+            compute,
+            clock,
+            default_false_match_rate: settings.default_false_match_rate,
+        });
+        if settings.mode == Mode::Embedded {
+            ensure_development_client(&flows, &settings.data_dir).await?;
+        }
+        let identity = settings.server.tls.as_ref().or(development.as_ref().map(|made| &made.server));
+        let tls = tls::public_server(identity.ok_or(StartError::KeyholderLacks { name: "TLS_CERTIFICATE" })?)?;
+        let authority = development.filter(|_| settings.server.tls.is_none()).map(|made| made.authority);
+        Ok(Self { flows: Data::new(flows), draining: Draining::default(), server: settings.server, tls, authority })
+    }
+
+    pub fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// Serves until SIGTERM or SIGINT; requests in progress are finished.
+    pub async fn run(self) -> Result<(), StartError> {
+        let stop_timeout = self.server.stop_timeout;
+        let running = self.spawn()?;
+        let unsupported = |source| StartError::Listen { address: running.address, source };
+        let mut terminate = signal(SignalKind::terminate()).map_err(unsupported)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(unsupported)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!(event = "stopping", "told to stop; requests in progress are finished");
+        running.stop(NOTICE.min(stop_timeout)).await;
+        tracing::info!(event = "stopped", "stopped");
+        Ok(())
+    }
+
+    /// Begins to listen and returns; the server runs beside the caller.
+    pub fn spawn(self) -> Result<Running, StartError> {
+        let failed = |source| StartError::Listen { address: self.server.listen, source };
+        let listener = TcpListener::bind(self.server.listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let server = serve(listener, &self.server, self.tls, self.flows.clone(), self.draining.clone());
+        let server = server.map_err(failed)?;
+        tracing::info!(event = "listening", %address, "the server listens");
+        let handle = server.handle();
+        let Self { flows, draining, authority, .. } = self;
+        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server) })
+    }
+}
+
+/// A server at work.
+pub struct Running {
+    pub address: SocketAddr,
+    /// The certificate authority that a client must trust, where the server's certificate made itself.
+    pub authority: Option<PathBuf>,
+    flows: Data<Flows>,
+    draining: Draining,
+    handle: ServerHandle,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    pub fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// First says that it is not ready any more, and `notice` later takes no new connection; then finishes what it has.
+    pub async fn stop(self, notice: Duration) {
+        self.draining.begin();
+        sleep(notice).await;
+        self.handle.stop(true).await;
+        let _ended = self.task.await;
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    settings: &ServerSettings,
+    tls: rustls::ServerConfig,
+    flows: Data<Flows>,
+    draining: Draining,
+) -> io::Result<Server> {
+    let (draining, limits) = (Data::new(draining), http::Limits { request_timeout: settings.request_timeout });
+    let server = HttpServer::new(move || {
+        Routes::new()
+            .app_data(flows.clone())
+            .app_data(draining.clone())
+            .app_data(limits)
+            .wrap(from_fn(http::middleware::around))
+            .configure(http::configure)
+    });
+    let stop_timeout = settings.stop_timeout.saturating_sub(NOTICE).as_secs();
+    let server = server
+        .disable_signals()
+        .workers(settings.workers)
+        .max_connections(settings.connections_max)
+        .client_request_timeout(settings.head_timeout)
+        .client_disconnect_timeout(LINGER)
+        .tls_handshake_timeout(settings.head_timeout)
+        .shutdown_timeout(stop_timeout)
+        .listen_rustls_0_23(listener, tls)?;
+    Ok(server.run())
+}
+
+/// Makes keys and certificates in the embedded mode; in production nothing makes itself.
+fn prepare(settings: &Settings, clock: &dyn Clock) -> Result<Option<DevelopmentTls>, StartError> {
+    if settings.mode == Mode::Production {
+        return Ok(None);
+    }
+    for made in secrets::ensure_development(settings, clock.now())? {
+        tracing::info!(event = "key_made", kind = %made.kind, "a key was made for development");
+    }
+    // Certificates live by the machine's clock: a client does not know ours.
+    let now = time::OffsetDateTime::now_utc();
+    Ok(Some(tls::development::ensure(&settings.data_dir.join("tls"), &[], now)?))
+}
+
+/// Migrates in the embedded mode; in production `velum migrate` does, and a schema that is behind stops the start.
+async fn ready<T>(
+    name: &'static str,
+    settings: &Settings,
+    connected: Result<T, StoreError>,
+    database: impl Fn(&T) -> &Database,
+) -> Result<T, StartError> {
+    let failed = |source| StartError::Database { name, source };
+    let connected = connected.map_err(failed)?;
+    match settings.mode {
+        Mode::Embedded => database(&connected).migrate().await.map(drop),
+        Mode::Production => database(&connected).check_schema().await,
+    }
+    .map_err(failed)?;
+    Ok(connected)
+}
+
+async fn keyholder(
+    settings: &Settings,
+    development: Option<&DevelopmentTls>,
+    engine: &Engine,
+    clock: &Arc<dyn Clock>,
+) -> Result<Keyholder, StartError> {
+    match &settings.keyholder {
+        KeyholderSettings::Local => {
+            tracing::warn!(
+                event = "keyholder_in_process",
+                "the keyholder runs inside this process: whoever takes over this process holds the secret keys as well; \
+                 run `velum keyholder` on a host of its own in production"
+            );
+            let keyholder = local_keyholder(settings, Arc::clone(clock)).await?;
+            if keyholder.key_id() != engine.public_key.key_id() {
+                let (one, other) = ("secret.key", "public.key");
+                let folder = settings.secrets.fhe_dir.clone();
+                return Err(StartError::KeysOfDifferentSets { folder, one, other });
+            }
+            Ok(Keyholder::Local(Arc::new(keyholder)))
+        }
+        KeyholderSettings::Remote { address, identity, authority } => {
+            let identity: Option<&Identity> = identity.as_ref().or(development.map(|made| &made.edge));
+            let identity = identity.ok_or(StartError::KeyholderLacks { name: "KEYHOLDER_CLIENT_CERTIFICATE" })?;
+            let authority: Option<&Path> = authority.as_deref().or(development.map(|made| made.authority.as_path()));
+            let authority = authority.ok_or(StartError::KeyholderLacks { name: "KEYHOLDER_CA" })?;
+            let tls = tls::keyholder_client(identity, authority)?;
+            Ok(Keyholder::Remote(RemoteKeyholder::new(address, tls, engine.public_key.key_id())?))
+        }
+    }
+}
+
+/// The secret keys with their journal: for this process, or for `velum keyholder`.
+pub async fn local_keyholder(settings: &Settings, clock: Arc<dyn Clock>) -> Result<LocalKeyholder, StartError> {
+    let secret = secrets::read_secret_keys(&settings.secrets.fhe_dir)?;
+    let server = &settings.keyholder_server;
+    let journal = KeyholderJournal::connect(server.journal.expose_text(), settings.storage.pool_size).await;
+    let journal = ready("keyholder's journal", settings, journal, KeyholderJournal::database).await?;
+    let budgets = Budgets {
+        per_subject: server.budgets.per_subject,
+        per_tenant: server.budgets.per_tenant,
+        per_day: server.budgets.per_day,
+    };
+    Ok(LocalKeyholder::new(secret, journal, budgets, clock))
+}
+
+/// Where the embedded mode writes down the credential of its first client.
+pub fn development_client_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("dev_client.json")
+}
+
+async fn ensure_development_client(flows: &Flows, data_dir: &Path) -> Result<(), StartError> {
+    let path = development_client_path(data_dir);
+    if path.exists() {
+        return Ok(());
+    }
+    let made = flows::clients::create_tenant(flows, "development").await;
+    let tenant = made.map_err(|error| StartError::DevelopmentClient(error.into()))?;
+    let made = flows::clients::create(flows, tenant, "development", Scopes::client_app()).await;
+    let credential = made.map_err(|error| StartError::DevelopmentClient(error.into()))?;
+    let text = serde_json::json!({
+        "tenant_id": tenant.to_string(),
+        "client_id": credential.client.to_string(),
+        "client_secret": credential.secret.expose_text(),
+    });
+    secrets::write_private(&path, text.to_string().as_bytes())?;
+    tracing::info!(event = "development_client_made", path = %path.display(), "a client to try with was made");
+    Ok(())
+}

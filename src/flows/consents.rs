@@ -1,0 +1,82 @@
+//! Consent: recorded, withdrawn, and proven before anything is processed.
+
+use time::OffsetDateTime;
+
+use super::{FlowError, Flows, Page, PageRequest, subjects};
+use crate::domain::{
+    consent::{Consent, Purpose},
+    id::{ConsentId, SubjectId, TenantId},
+};
+
+/// Evidence that an active consent was seen. Made by [`require`] only; the face pipeline opens to nothing else.
+#[derive(Debug, Clone)]
+pub struct ConsentProof {
+    purpose: Purpose,
+}
+
+impl ConsentProof {
+    pub fn purpose(&self) -> &Purpose {
+        &self.purpose
+    }
+}
+
+/// Refuses unless `subject` has agreed to `purpose`, at this moment. Who is absent has agreed to nothing: whether the
+/// person exists is asked first, by [`subjects::data_key`].
+pub async fn require(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    purpose: Purpose,
+) -> Result<ConsentProof, FlowError> {
+    match flows.store.consents().active(tenant, subject, &purpose, flows.now()).await? {
+        Some(_) => Ok(ConsentProof { purpose }),
+        None => Err(FlowError::ConsentRequired { purpose }),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewConsent {
+    pub purpose: Purpose,
+    pub notice_version: String,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+pub async fn grant(flows: &Flows, tenant: TenantId, subject: SubjectId, new: NewConsent) -> Result<Consent, FlowError> {
+    let granted_at = flows.now();
+    if new.expires_at.is_some_and(|expires_at| expires_at <= granted_at) {
+        return Err(FlowError::ConsentAlreadyExpired);
+    }
+    let consent = Consent {
+        id: ConsentId::generate(),
+        subject,
+        purpose: new.purpose,
+        notice_version: new.notice_version,
+        granted_at,
+        expires_at: new.expires_at,
+        withdrawn_at: None,
+    };
+    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
+    flows.store.consents().insert(tenant, &consent).await?;
+    Ok(consent)
+}
+
+pub async fn list(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    page: PageRequest,
+) -> Result<Page<Consent>, FlowError> {
+    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
+    let consents = flows.store.consents().list(tenant, subject).await?;
+    Page::of_all(consents, &page, |consent| consent.id)
+}
+
+/// Withdraws this consent, and with it every other one of the person for the same purpose. Safe to repeat.
+pub async fn withdraw(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    consent: ConsentId,
+) -> Result<Consent, FlowError> {
+    Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now()).await?)
+}

@@ -1,0 +1,112 @@
+//! A face becomes an encrypted template: consent → image → face → encryption → store.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::{
+    FlowError, Flows, Page, PageRequest, consents,
+    incoming::{IncomingError, IncomingFace},
+    quality::Quality,
+    subjects,
+};
+use crate::{
+    domain::{
+        consent::Purpose,
+        id::{EnrolmentId, SubjectId, TenantId},
+        matching::ModelId,
+    },
+    fhe::encode::QuantizedTemplate,
+    store::{NewTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow},
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enrolment {
+    pub id: EnrolmentId,
+    pub subject: SubjectId,
+    pub model: ModelId,
+    pub parameters: String,
+    /// Made under another model, parameters or key than those in use.
+    pub stale: bool,
+    /// Known when the face is enrolled; not stored.
+    pub quality: Option<Quality>,
+    pub created_at: OffsetDateTime,
+}
+
+/// `incoming` is awaited, and with it the image read, only after the consent was seen and a place to compute was taken.
+pub async fn enrol(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    incoming: impl Future<Output = Result<IncomingFace, IncomingError>>,
+) -> Result<Enrolment, FlowError> {
+    let data_key = subjects::data_key(flows, tenant, subject).await?;
+    let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    // Looked at again when the template is stored; here it spares an image that could not be kept.
+    let kind = flows.template_kind();
+    let rows = flows.store.templates().list(tenant, subject).await?;
+    if rows.iter().filter(|row| row.kind == kind).count() >= TEMPLATES_PER_SUBJECT_MAX {
+        return Err(FlowError::EnrolmentLimitReached);
+    }
+    let place = flows.compute.reserve()?;
+    let IncomingFace { image, on_multiple_faces, .. } = incoming.await?;
+
+    let (faces, spec, public_key) =
+        (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec), Arc::clone(&flows.public_key));
+    let proof = consent.clone();
+    let computed = place.run(move || -> Result<_, FlowError> {
+        let (embedding, quality) = faces.read(&proof, image, on_multiple_faces)?;
+        let template = QuantizedTemplate::encode(&spec, &embedding)?;
+        Ok((public_key.encrypt_template(template).to_bytes(), quality))
+    });
+    let (template, quality) = computed.await??;
+
+    let id = EnrolmentId::generate();
+    let now = flows.now();
+    let new = NewTemplate {
+        id,
+        subject,
+        purpose: consent.purpose(),
+        kind: kind.clone(),
+        template: &template,
+        created_at: now,
+    };
+    flows.store.templates().insert(tenant, new, &data_key).await?;
+    let row = TemplateRow { id, subject, kind: kind.clone(), created_at: now };
+    Ok(Enrolment { quality: Some(quality), ..Enrolment::seen_from(&kind, row) })
+}
+
+pub async fn list(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    page: PageRequest,
+) -> Result<Page<Enrolment>, FlowError> {
+    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
+    let rows = flows.store.templates().list(tenant, subject).await?;
+    let current = flows.template_kind();
+    Ok(Page::of_all(rows, &page, |row| row.id)?.map(|row| Enrolment::seen_from(&current, row)))
+}
+
+impl Enrolment {
+    fn seen_from(current: &TemplateKind, row: TemplateRow) -> Self {
+        Self {
+            id: row.id,
+            subject: row.subject,
+            stale: row.kind != *current,
+            model: row.kind.model,
+            parameters: row.kind.parameter_id,
+            quality: None,
+            created_at: row.created_at,
+        }
+    }
+}
+
+pub async fn delete(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    enrolment: EnrolmentId,
+) -> Result<(), FlowError> {
+    Ok(flows.store.templates().delete(tenant, subject, enrolment).await?)
+}

@@ -1,0 +1,15 @@
+//! A person is removed with everything that is known about them.
+
+use super::{FlowError, Flows};
+use crate::domain::id::{SubjectId, TenantId};
+
+/// The order matters. The data key goes first: from then on nothing about the person can be read, in old backups
+/// neither. The row that says the person exists goes last: as long as a step before it failed, the same call finds the
+/// person again and finishes the work. Every step may be repeated.
+pub async fn erase(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<(), FlowError> {
+    flows.store.subjects().find(tenant, subject).await?;
+    flows.keystore.destroy(tenant, subject, flows.now()).await?;
+    flows.keyholder.forget(tenant, subject).await?;
+    flows.store.subjects().delete(tenant, subject).await?;
+    Ok(())
+}

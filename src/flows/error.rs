@@ -1,0 +1,116 @@
+//! How flows end without their result. The errors of the rooms below are sorted here into what a caller can do about
+//! them; what he cannot do anything about becomes [`FlowError::Internal`] and is for our own log.
+
+use super::{
+    compute::{Busy, ComputeCrashed},
+    incoming::IncomingError,
+    page::InvalidPageRequest,
+};
+use crate::{
+    domain::consent::Purpose,
+    face::FaceError,
+    fhe::encode::EncodeError,
+    keyholder::KeyholderError,
+    store::{Conflict, StoreError},
+};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A variant for each thing that a caller would do differently.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    #[error("there is nothing under this id")]
+    NotFound,
+    #[error("another subject of yours has this external_ref")]
+    ExternalRefTaken,
+    #[error("the subject has no active consent for `{purpose}`")]
+    ConsentRequired { purpose: Purpose },
+    #[error("a consent that has already expired cannot be granted")]
+    ConsentAlreadyExpired,
+    #[error("the subject has as many enrolments as it may have")]
+    EnrolmentLimitReached,
+    #[error("the subject has no enrolment")]
+    NoEnrolment,
+    #[error("every enrolment of the subject was made under another model, parameters or key; enrol again")]
+    EnrolmentsStale,
+    #[error(transparent)]
+    InvalidPage(#[from] InvalidPageRequest),
+    #[error(transparent)]
+    Incoming(#[from] IncomingError),
+    /// The image, or the face in it, cannot be used.
+    #[error("{sentence}")]
+    FaceRefused { code: &'static str, sentence: String, reasons: Vec<&'static str> },
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error("the database is away")]
+    StoreAway(#[source] Source),
+    #[error("the keyholder is away")]
+    KeyholderAway { retry_after_s: u64 },
+    #[error("the budget of {scope} for opened decisions is spent")]
+    BudgetSpent { scope: &'static str, retry_after_s: u64 },
+    #[error("an internal step failed")]
+    Internal(#[source] Source),
+}
+
+impl FlowError {
+    pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(source))
+    }
+}
+
+impl From<StoreError> for FlowError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::NotFound,
+            StoreError::NoConsent => Self::ConsentRequired { purpose: Purpose::face_verification() },
+            StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
+            StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
+            StoreError::Unavailable(source) => Self::StoreAway(source),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<FaceError> for FlowError {
+    fn from(error: FaceError) -> Self {
+        let (code, sentence) = (error.code(), error.to_string());
+        match error {
+            FaceError::InferenceFailed(source) => Self::Internal(source),
+            FaceError::TooLarge => Self::Incoming(IncomingError::TooLarge),
+            FaceError::QualityTooLow { reasons } => {
+                let reasons = reasons.into_iter().map(|reason| reason.code()).collect();
+                Self::FaceRefused { code, sentence, reasons }
+            }
+            _ => Self::FaceRefused { code, sentence, reasons: vec![] },
+        }
+    }
+}
+
+impl From<EncodeError> for FlowError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::NormBoundExceeded => {
+                Self::FaceRefused { code: error.code(), sentence: error.to_string(), reasons: vec![] }
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<KeyholderError> for FlowError {
+    fn from(error: KeyholderError) -> Self {
+        match error {
+            KeyholderError::Unavailable { retry_after_s } => Self::KeyholderAway { retry_after_s },
+            KeyholderError::BudgetSpent { scope, retry_after_s } => {
+                Self::BudgetSpent { scope: scope.as_str(), retry_after_s }
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<ComputeCrashed> for FlowError {
+    fn from(crashed: ComputeCrashed) -> Self {
+        Self::internal(crashed)
+    }
+}

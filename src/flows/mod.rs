@@ -1,0 +1,148 @@
+//! The stories of the product, one file each. What every flow promises:
+//!
+//! - A foreign id looks like an absent one: everything is looked up within the caller's tenant.
+//! - No active consent, no processing: a face can only be read with a [`consents::ConsentProof`], and the consent is
+//!   looked at again in the transaction that stores a result.
+//! - CPU-heavy work runs in the [`compute::Compute`] pool, and the place there is taken before an image is read.
+
+pub mod clients;
+pub mod compute;
+pub mod consents;
+pub mod enrol;
+pub mod erase;
+mod error;
+mod faces;
+pub mod health;
+pub mod incoming;
+pub mod page;
+pub mod quality;
+pub mod subjects;
+pub mod tokens;
+pub mod verify;
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use self::{compute::Compute, faces::Faces};
+pub use self::{
+    error::FlowError,
+    page::{Page, PageRequest},
+};
+use crate::{
+    auth::{
+        Principal,
+        client_secret::Pepper,
+        jwt::{TokenError, Tokens},
+    },
+    domain::{
+        clock::Clock,
+        decision::FalseMatchRate,
+        matching::{MatchSpec, Threshold},
+    },
+    face::FacePipeline,
+    fhe::{
+        keys::{EvaluationKey, PublicKey},
+        params::PARAMETER_ID,
+    },
+    keyholder::Keyholder,
+    store::{Store, TemplateKind, keystore::KeyStore},
+};
+
+/// What the flows work with; built once, at start.
+pub struct Parts {
+    pub store: Store,
+    pub keystore: KeyStore,
+    pub keyholder: Keyholder,
+    pub faces: Arc<FacePipeline>,
+    pub public_key: Arc<PublicKey>,
+    pub evaluation_key: Arc<EvaluationKey>,
+    pub tokens: Tokens,
+    pub pepper: Pepper,
+    pub compute: Compute,
+    pub clock: Arc<dyn Clock>,
+    /// The rate at which a verification decides that names none.
+    pub default_false_match_rate: FalseMatchRate,
+}
+
+pub struct Flows {
+    store: Store,
+    keystore: KeyStore,
+    keyholder: Keyholder,
+    faces: Arc<Faces>,
+    match_spec: Arc<MatchSpec>,
+    public_key: Arc<PublicKey>,
+    evaluation_key: Arc<EvaluationKey>,
+    tokens: Tokens,
+    pepper: Pepper,
+    compute: Compute,
+    clock: Arc<dyn Clock>,
+    default_false_match_rate: FalseMatchRate,
+}
+
+impl Flows {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            match_spec: Arc::new(parts.faces.card().match_spec()),
+            faces: Arc::new(Faces::new(parts.faces)),
+            store: parts.store,
+            keystore: parts.keystore,
+            keyholder: parts.keyholder,
+            public_key: parts.public_key,
+            evaluation_key: parts.evaluation_key,
+            tokens: parts.tokens,
+            pepper: parts.pepper,
+            compute: parts.compute,
+            clock: parts.clock,
+            default_false_match_rate: parts.default_false_match_rate,
+        }
+    }
+
+    /// The present moment, to the microsecond: what a store keeps, so that an answer says the same later.
+    pub fn now(&self) -> OffsetDateTime {
+        let now = self.clock.now();
+        now - Duration::nanoseconds(i64::from(now.nanosecond() % 1000))
+    }
+
+    pub fn match_spec(&self) -> &MatchSpec {
+        &self.match_spec
+    }
+
+    pub fn parameters(&self) -> &'static str {
+        PARAMETER_ID
+    }
+
+    pub fn default_false_match_rate(&self) -> FalseMatchRate {
+        self.default_false_match_rate
+    }
+
+    /// What a template must have been made under to be compared today.
+    fn template_kind(&self) -> TemplateKind {
+        TemplateKind {
+            model: self.match_spec.model.clone(),
+            parameter_id: PARAMETER_ID.to_owned(),
+            fhe_key_id: self.public_key.key_id().to_string(),
+        }
+    }
+
+    /// A model card states every rate that can be asked for, so a missing one is our mistake.
+    fn threshold(&self, rate: FalseMatchRate) -> Result<Threshold, FlowError> {
+        self.match_spec.thresholds.get(&rate).copied().ok_or_else(|| FlowError::internal(ThresholdMissing(rate)))
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    pub fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {
+        self.tokens.verify(token).map(|verified| verified.principal)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the model card states no threshold for {0}")]
+struct ThresholdMissing(FalseMatchRate);

@@ -1,0 +1,64 @@
+//! People: each with a data key of its own, made before the first byte about that person is stored.
+
+use time::OffsetDateTime;
+
+use super::{FlowError, Flows, Page, PageRequest};
+use crate::{
+    domain::id::{SubjectId, TenantId},
+    store::{self, NewSubject},
+    vault::DataKey,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub id: SubjectId,
+    /// The tenant's own name for this person.
+    pub external_ref: String,
+    pub created_at: OffsetDateTime,
+}
+
+pub async fn create(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Subject, FlowError> {
+    let (id, created_at) = (SubjectId::generate(), flows.now());
+    let key = flows.keystore.create(tenant, id, created_at).await?;
+    let stored = flows.store.subjects().insert(tenant, NewSubject { id, external_ref, created_at }, &key).await;
+    if stored.is_err() {
+        // The key of nobody: harmless when it stays behind, so its removal is only tried.
+        let _left_behind = flows.keystore.destroy(tenant, id, flows.now()).await;
+    }
+    stored?;
+    Ok(Subject { id, external_ref: external_ref.to_owned(), created_at })
+}
+
+pub async fn show(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<Subject, FlowError> {
+    let key = data_key(flows, tenant, subject).await?;
+    opened(&flows.store.subjects().find(tenant, subject).await?, &key)
+}
+
+/// The one person of this name, as a page of at most one.
+pub async fn find(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Page<Subject>, FlowError> {
+    let found = flows.store.subjects().find_by_external_ref(tenant, external_ref).await?;
+    Ok(Page { items: all_opened(flows, tenant, found.as_slice()).await?, next_cursor: None })
+}
+
+/// Newest first. A person whose erasure has begun is left out.
+pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<Page<Subject>, FlowError> {
+    let rows = flows.store.subjects().list(tenant, page.after()?, page.limit()).await?;
+    let items = all_opened(flows, tenant, &rows.items).await?;
+    Ok(Page { items, next_cursor: rows.next.map(Page::<Subject>::cursor) })
+}
+
+async fn all_opened(flows: &Flows, tenant: TenantId, rows: &[store::Subject]) -> Result<Vec<Subject>, FlowError> {
+    let ids: Vec<SubjectId> = rows.iter().map(|row| row.id).collect();
+    let keys = flows.keystore.get_many(tenant, &ids).await?;
+    rows.iter().filter_map(|row| keys.get(&row.id).map(|key| opened(row, key))).collect()
+}
+
+fn opened(row: &store::Subject, key: &DataKey) -> Result<Subject, FlowError> {
+    let external_ref = row.open_external_ref(key)?.to_string();
+    Ok(Subject { id: row.id, external_ref, created_at: row.created_at })
+}
+
+/// The person's data key. Whose key is gone is being erased: absent for everybody but for the erasure itself.
+pub(super) async fn data_key(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<DataKey, FlowError> {
+    flows.keystore.get(tenant, subject).await?.ok_or(FlowError::NotFound)
+}

@@ -1,0 +1,131 @@
+//! Is this the same person? consent → templates → image → face → encrypted comparison → the keyholder's one bit → record.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::{
+    FlowError, Flows, Page, PageRequest, consents,
+    incoming::{IncomingError, IncomingFace},
+    quality::Quality,
+    subjects,
+};
+use crate::{
+    domain::{
+        consent::Purpose,
+        decision::{Decision, FalseMatchRate},
+        id::{SubjectId, TenantId, VerificationId},
+        matching::{MatchSpec, Metric, ModelId, Threshold},
+    },
+    fhe::{decide::EncryptedDecision, encode::QuantizedProbe, encrypt::EncryptedTemplate},
+    keyholder::OpenRequest,
+    store::{self, NewVerification, StoredTemplate},
+    vault::DataKey,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verification {
+    pub id: VerificationId,
+    pub subject: SubjectId,
+    pub decision: Decision,
+    pub model: ModelId,
+    /// Unknown for a past verification under a model that is no longer loaded.
+    pub metric: Option<Metric>,
+    pub threshold: Threshold,
+    pub false_match_rate: FalseMatchRate,
+    /// Known when the face is verified; not stored.
+    pub quality: Option<Quality>,
+    pub created_at: OffsetDateTime,
+}
+
+/// `incoming` is awaited, and with it the image read, only after the consent was seen and a place to compute was taken.
+pub async fn verify(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    incoming: impl Future<Output = Result<IncomingFace, IncomingError>>,
+) -> Result<Verification, FlowError> {
+    let data_key = subjects::data_key(flows, tenant, subject).await?;
+    let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    let templates = comparable_templates(flows, tenant, subject, &data_key).await?;
+    let place = flows.compute.reserve()?;
+    let IncomingFace { image, on_multiple_faces, false_match_rate } = incoming.await?;
+    let false_match_rate = false_match_rate.unwrap_or(flows.default_false_match_rate);
+    let threshold = flows.threshold(false_match_rate)?;
+
+    let (faces, spec) = (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec));
+    let (public_key, evaluation_key) = (Arc::clone(&flows.public_key), Arc::clone(&flows.evaluation_key));
+    let proof = consent.clone();
+    let computed = place.run(move || -> Result<(Vec<EncryptedDecision>, Quality), FlowError> {
+        let (embedding, quality) = faces.read(&proof, image, on_multiple_faces)?;
+        let probe = public_key.encrypt_probe(QuantizedProbe::encode(&spec, &embedding)?);
+        let decide = |template: &EncryptedTemplate| {
+            let score = evaluation_key.score(&probe, template)?;
+            evaluation_key.decide(score, threshold)
+        };
+        let decisions = templates.iter().map(decide).collect::<Result<_, _>>().map_err(FlowError::internal)?;
+        Ok((decisions, quality))
+    });
+    let (decisions, quality) = computed.await??;
+
+    let id = VerificationId::generate();
+    let decision = flows.keyholder.open(OpenRequest { verification: id, tenant, subject, decisions }).await?;
+    let verification = store::Verification {
+        id,
+        subject,
+        decision,
+        model: flows.match_spec.model.clone(),
+        threshold,
+        false_match_rate,
+        created_at: flows.now(),
+    };
+    let new = NewVerification { verification: verification.clone(), purpose: consent.purpose() };
+    flows.store.verifications().insert(tenant, new, &data_key).await?;
+    Ok(Verification { quality: Some(quality), ..Verification::seen_from(&flows.match_spec, verification) })
+}
+
+/// The person's templates that can be compared today, opened from under the person's data key.
+async fn comparable_templates(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    data_key: &DataKey,
+) -> Result<Vec<EncryptedTemplate>, FlowError> {
+    let kind = flows.template_kind();
+    let stored = flows.store.templates().load(tenant, subject, &kind, data_key).await?;
+    if stored.is_empty() {
+        let others = flows.store.templates().list(tenant, subject).await?;
+        return Err(if others.is_empty() { FlowError::NoEnrolment } else { FlowError::EnrolmentsStale });
+    }
+    let key_id = flows.public_key.key_id();
+    let read = |row: &StoredTemplate| EncryptedTemplate::from_bytes(&row.template, key_id).map_err(FlowError::internal);
+    stored.iter().map(read).collect()
+}
+
+pub async fn list(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    page: PageRequest,
+) -> Result<Page<Verification>, FlowError> {
+    let data_key = subjects::data_key(flows, tenant, subject).await?;
+    let rows = flows.store.verifications().list(tenant, subject, page.after()?, page.limit(), &data_key).await?;
+    let items = rows.items.into_iter().map(|row| Verification::seen_from(&flows.match_spec, row)).collect();
+    Ok(Page { items, next_cursor: rows.next.map(Page::<Verification>::cursor) })
+}
+
+impl Verification {
+    fn seen_from(current: &MatchSpec, row: store::Verification) -> Self {
+        Self {
+            id: row.id,
+            subject: row.subject,
+            decision: row.decision,
+            metric: (row.model == current.model).then_some(current.metric),
+            model: row.model,
+            threshold: row.threshold,
+            false_match_rate: row.false_match_rate,
+            quality: None,
+            created_at: row.created_at,
+        }
+    }
+}

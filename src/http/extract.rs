@@ -1,0 +1,272 @@
+//! What a handler is given: the caller, ids from the path, a JSON body, a query. Each is checked before a handler sees it.
+
+use std::{
+    future::{Ready, ready},
+    ops::Deref,
+    pin::Pin,
+    str::FromStr,
+    time::Duration,
+};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::{StatusCode, header},
+    web::{Bytes, Data, Query as ActixQuery},
+};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::problem::{FieldProblem, Problem};
+use crate::{
+    auth::{Principal, Scope},
+    domain::id::{ConsentId, EnrolmentId, SubjectId},
+    flows::Flows,
+};
+
+/// Who may call a resource; stands beside its path in the route table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Any valid token.
+    AnyToken,
+    /// A token with this scope.
+    Needs(Scope),
+}
+
+/// The caller: a valid token with the scope that the route table asks for.
+pub struct Caller(pub Principal);
+
+impl Deref for Caller {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.0
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request).map(Caller))
+    }
+}
+
+fn identify(request: &HttpRequest) -> Result<Principal, Problem> {
+    let flows = flows(request)?;
+    let token = bearer_token(request)?;
+    let principal = flows.authenticate(token)?;
+    // A handler that asks for a caller under a route without an entry is our mistake: closed, not open.
+    match request.app_data::<Access>() {
+        Some(Access::AnyToken) => Ok(principal),
+        Some(Access::Needs(scope)) if principal.may(*scope) => Ok(principal),
+        Some(Access::Needs(scope)) => Err(Problem {
+            challenge: Some(r#"Bearer error="insufficient_scope""#),
+            ..Problem::new(
+                StatusCode::FORBIDDEN,
+                "scope_missing",
+                format!("The access token lacks the scope `{scope}`."),
+            )
+        }),
+        Some(Access::Open) | None => Err(Problem::internal()),
+    }
+}
+
+pub fn flows(request: &HttpRequest) -> Result<&Data<Flows>, Problem> {
+    request.app_data::<Data<Flows>>().ok_or_else(Problem::internal)
+}
+
+/// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.
+fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
+    let missing = || Problem {
+        challenge: Some("Bearer"),
+        ..Problem::new(StatusCode::UNAUTHORIZED, "token_missing", "Send an access token: `Authorization: Bearer …`.")
+    };
+    let mut given = request.headers().get_all(header::AUTHORIZATION);
+    let (Some(value), None) = (given.next(), given.next()) else { return Err(missing()) };
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+}
+
+/// An id from the path. What is not even an id looks like an absent one.
+pub struct InPath<T>(pub T);
+
+/// The name under which an id stands in the route table.
+pub trait PathName {
+    const NAME: &'static str;
+}
+
+impl PathName for SubjectId {
+    const NAME: &'static str = "subject";
+}
+
+impl PathName for ConsentId {
+    const NAME: &'static str = "consent";
+}
+
+impl PathName for EnrolmentId {
+    const NAME: &'static str = "enrolment";
+}
+
+impl<T: PathName + FromStr> FromRequest for InPath<T> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let id = request.match_info().get(T::NAME).and_then(|text| text.parse().ok());
+        ready(id.map(InPath).ok_or_else(Problem::not_found))
+    }
+}
+
+/// Longest JSON body, in bytes: every one of ours fits into a tenth of it.
+const JSON_BYTES_MAX: usize = 16 * 1024;
+/// A small body comes in one piece; who takes longer is not sending one.
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON body, parsed into one of the shapes of `wire`.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let media_type = media_type(request);
+        let payload = payload.take();
+        let is_plain = !request.headers().contains_key(header::CONTENT_ENCODING);
+        Box::pin(async move {
+            if media_type.as_deref() != Some("application/json") || !is_plain {
+                return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+            }
+            parse_json(&small_body(payload, JSON_BYTES_MAX).await?).map(Json)
+        })
+    }
+}
+
+/// `Content-Type` without its parameters, in lower case.
+pub fn media_type(request: &HttpRequest) -> Option<String> {
+    let value = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Reads a body of at most `bytes_max`, and not for ever.
+pub async fn small_body(mut payload: Payload, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let reading = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk: Bytes = chunk.map_err(|_| Problem::of_status(StatusCode::BAD_REQUEST))?;
+            if body.len() + chunk.len() > bytes_max {
+                return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    };
+    timeout(SMALL_BODY_TIMEOUT, reading).await.unwrap_or_else(|_| Err(Problem::of_status(StatusCode::REQUEST_TIMEOUT)))
+}
+
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde would also take a struct from an array of its values.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(malformed_json());
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        match error.inner().classify() {
+            serde_json::error::Category::Data => Problem::invalid(field_problem(&path, error.inner())),
+            _ => malformed_json(),
+        }
+    })?;
+    reader.end().map_err(|_| malformed_json())?;
+    Ok(parsed)
+}
+
+fn malformed_json() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "The body is not a well-formed JSON object.")
+}
+
+/// The query string, parsed into one of the shapes of `wire`.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest for Query<T> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let parsed = ActixQuery::<T>::from_query(request.query_string()).map(|query| Self(query.into_inner()));
+        ready(parsed.map_err(|error| Problem::invalid(field_problem(".", &error))))
+    }
+}
+
+/// Says which member is wrong. serde names it between backticks where the path cannot (missing and unknown members);
+/// its sentence may quote what the caller sent, so the sentence itself is ours.
+fn field_problem(path: &str, error: &impl ToString) -> FieldProblem {
+    let sentence = error.to_string();
+    let (code, detail) = if sentence.contains("unknown field") {
+        ("unknown_field", "is not a member of this request")
+    } else if sentence.contains("missing field") {
+        ("missing", "is needed")
+    } else if sentence.contains("duplicate field") {
+        ("duplicate", "is given twice")
+    } else {
+        ("invalid", "has a value of the wrong kind")
+    };
+    let named = || sentence.split('`').nth(1).filter(|_| code != "invalid");
+    let name = if path == "." || code != "invalid" { named().unwrap_or_default() } else { path };
+    FieldProblem { pointer: format!("/{}", name.replace('.', "/")), code: code.to_owned(), detail: detail.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Shape {
+        name: String,
+        #[serde(default)]
+        count: u32,
+    }
+
+    fn refusal(body: &str) -> Problem {
+        parse_json::<Shape>(body.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_wrong_member_is_named_by_pointer() {
+        for (body, pointer, code) in [
+            (r#"{"name":"a","nom":"b"}"#, "/nom", "unknown_field"),
+            (r#"{}"#, "/name", "missing"),
+            (r#"{"name":"a","name":"b"}"#, "/name", "duplicate"),
+            (r#"{"name":"a","count":"b"}"#, "/count", "invalid"),
+            (r#"{"name":7}"#, "/name", "invalid"),
+        ] {
+            let problem = refusal(body);
+            assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+            assert_eq!(
+                (problem.errors[0].pointer.as_str(), problem.errors[0].code.as_str()),
+                (pointer, code),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed() {
+        for body in ["", "{", r#"{"name":"a"} {}"#, "\u{0}", r#"["a", 1]"#] {
+            assert_eq!(refusal(body).code, "malformed_json", "{body:.20}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_refused_at_its_first_unknown_member() {
+        assert_eq!(refusal(&r#"{"a":"#.repeat(10_000)).code, "validation_failed");
+    }
+}

@@ -1,0 +1,10 @@
+//! One file per noun: parse, call one flow, answer.
+
+pub mod consents;
+pub mod docs;
+pub mod enrolments;
+pub mod health;
+pub mod models;
+pub mod oauth;
+pub mod subjects;
+pub mod verifications;

@@ -1,0 +1,289 @@
+//! Access tokens for client apps: RFC 6749 client credentials, with its own error shape, RFC 7517 keys, RFC 8414 metadata.
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    body::BoxBody,
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+    web::{Data, Payload, Query as ActixQuery},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Serialize;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use crate::{
+    auth::{Scope, Scopes},
+    flows::{
+        Flows,
+        tokens::{self, Credential, TokenRequestError},
+    },
+    http::{
+        extract::{media_type, small_body},
+        openapi::TokenForm,
+        problem::Problem,
+        wire::TokenBody,
+    },
+};
+
+const FORM_BYTES_MAX: usize = 8 * 1024;
+
+/// Buy an access token with a client's credentials.
+///
+/// The credentials come by HTTP Basic or in the form, not both.
+#[utoipa::path(post, path = "/oauth/token", tag = "oauth",
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, body = TokenBody, headers(("Cache-Control" = String, description = "no-store"))),
+        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
+        (status = 401, body = OAuthErrorBody, description = "RFC 6749, section 5.2: invalid_client.",
+            headers(("WWW-Authenticate" = String, description = "When the credentials came by HTTP Basic."))),
+        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
+        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
+        (status = 500, body = OAuthErrorBody, description = "server_error."),
+        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable.",
+            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+pub async fn token(request: HttpRequest, payload: Payload, flows: Data<Flows>) -> Result<HttpResponse, OAuthError> {
+    let form = Form::read(&request, payload).await?;
+    if form.only("grant_type")? != Some("client_credentials") {
+        return Err(form.wrong_grant_type());
+    }
+    let (credential, by_basic) = credential(&request, &form)?;
+    let scopes = form.only("scope")?.map(|text| text.parse::<Scopes>().map_err(|_| OAuthError::invalid_scope()));
+    let grant = tokens::issue(&flows, credential, scopes.transpose()?).await;
+    let grant = grant.map_err(|error| OAuthError::of_flow(error, by_basic))?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::PRAGMA, "no-cache"))
+        .json(TokenBody {
+            access_token: grant.token.token.expose_text().to_owned(),
+            token_type: "Bearer",
+            expires_in: grant.token.lifetime.as_seconds(),
+            scope: grant.scopes.to_string(),
+        }))
+}
+
+/// The public keys that access tokens are signed with (RFC 7517).
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "oauth",
+    responses((status = 200, description = "A JWK set.", content_type = "application/json")))]
+pub async fn jwks(flows: Data<Flows>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=300")).json(flows.tokens().jwks())
+}
+
+/// What this authorization server can do (RFC 8414).
+#[utoipa::path(get, path = "/.well-known/oauth-authorization-server", tag = "oauth",
+    responses((status = 200, body = MetadataBody)))]
+pub async fn metadata(flows: Data<Flows>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
+        .json(MetadataBody::of(&flows.tokens().config().issuer))
+}
+
+/// RFC 8414, section 2.
+#[derive(Serialize, ToSchema)]
+pub struct MetadataBody {
+    issuer: String,
+    token_endpoint: String,
+    jwks_uri: String,
+    scopes_supported: Vec<&'static str>,
+    response_types_supported: Vec<&'static str>,
+    grant_types_supported: Vec<&'static str>,
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    service_documentation: String,
+}
+
+impl MetadataBody {
+    fn of(issuer: &str) -> Self {
+        let base = issuer.trim_end_matches('/');
+        Self {
+            issuer: issuer.to_owned(),
+            token_endpoint: format!("{base}/oauth/token"),
+            jwks_uri: format!("{base}/.well-known/jwks.json"),
+            scopes_supported: Scope::ALL.map(Scope::as_str).to_vec(),
+            // There is no authorization endpoint, so there is nothing to put here; the RFC wants the member.
+            response_types_supported: vec![],
+            grant_types_supported: vec!["client_credentials"],
+            token_endpoint_auth_methods_supported: vec!["client_secret_basic", "client_secret_post"],
+            service_documentation: format!("{base}/docs/"),
+        }
+    }
+}
+
+/// The form of a token request: every parameter at most once (RFC 6749, section 3.2).
+struct Form(Vec<(String, Zeroizing<String>)>);
+
+impl Form {
+    async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, OAuthError> {
+        if media_type(request).as_deref() != Some("application/x-www-form-urlencoded") {
+            return Err(OAuthError::invalid_request("send application/x-www-form-urlencoded"));
+        }
+        let body = Zeroizing::new(small_body(payload.into_inner(), FORM_BYTES_MAX).await.map_err(|problem| {
+            OAuthError { status: problem.status, ..OAuthError::invalid_request("the body is too large or incomplete") }
+        })?);
+        let text = std::str::from_utf8(&body).map_err(|_| OAuthError::invalid_request("the body is not UTF-8"))?;
+        Self::parse(text)
+    }
+
+    fn parse(text: &str) -> Result<Self, OAuthError> {
+        let pairs = ActixQuery::<Vec<(String, String)>>::from_query(text);
+        let pairs = pairs.map_err(|_| OAuthError::invalid_request("the form cannot be read"))?.into_inner();
+        Ok(Self(pairs.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect()))
+    }
+
+    /// The one value of a parameter. An empty value counts as none, as the RFC asks.
+    fn only(&self, name: &str) -> Result<Option<&str>, OAuthError> {
+        let mut values = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value.filter(|value| !value.is_empty())),
+            _ => Err(OAuthError::invalid_request("a parameter is given twice")),
+        }
+    }
+
+    fn wrong_grant_type(&self) -> OAuthError {
+        match self.only("grant_type") {
+            Ok(Some(_)) => OAuthError::new("unsupported_grant_type", "only client_credentials is supported"),
+            _ => OAuthError::invalid_request("grant_type is needed"),
+        }
+    }
+}
+
+/// The client's credential, and whether it came by HTTP Basic.
+fn credential(request: &HttpRequest, form: &Form) -> Result<(Credential, bool), OAuthError> {
+    let in_form = (form.only("client_id")?, form.only("client_secret")?);
+    let mut headers = request.headers().get_all(header::AUTHORIZATION);
+    match (headers.next(), headers.next(), in_form) {
+        (None, None, (Some(client), Some(secret))) => Ok((Credential::new(client, secret), false)),
+        (None, None, _) => Err(OAuthError::invalid_client(false)),
+        (Some(_), None, (_, Some(_))) => {
+            Err(OAuthError::invalid_request("send the credentials in the header or in the form, not in both"))
+        }
+        (Some(value), None, (client_in_form, None)) => {
+            let credential = basic(value).ok_or_else(|| OAuthError::invalid_client(true))?;
+            match client_in_form {
+                Some(client) if client != credential.client => {
+                    Err(OAuthError::invalid_request("header and form name different clients"))
+                }
+                _ => Ok((credential, true)),
+            }
+        }
+        _ => Err(OAuthError::invalid_request("more than one Authorization header")),
+    }
+}
+
+/// RFC 7617, with both halves form-encoded (RFC 6749, section 2.3.1).
+fn basic(value: &HeaderValue) -> Option<Credential> {
+    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    let decoded = Zeroizing::new(BASE64_STANDARD.decode(encoded.trim()).ok()?);
+    let (client, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    scheme.eq_ignore_ascii_case("basic").then_some(())?;
+    Some(Credential::new(&form_decoded(client)?, &form_decoded(secret)?))
+}
+
+fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
+    if text.contains(['&', '=']) {
+        return None;
+    }
+    let pairs = ActixQuery::<Vec<(String, String)>>::from_query(&format!("v={text}")).ok()?.into_inner();
+    pairs.into_iter().next().map(|(_, value)| Zeroizing::new(value))
+}
+
+/// An error in RFC 6749's own shape (section 5.2).
+#[derive(Debug, Clone)]
+pub struct OAuthError {
+    status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+    challenged: bool,
+    retry_after_s: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct OAuthErrorBody {
+    #[schema(example = "invalid_client")]
+    error: &'static str,
+    error_description: &'static str,
+}
+
+impl OAuthError {
+    fn new(error: &'static str, description: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description, challenged: false, retry_after_s: None }
+    }
+
+    fn invalid_request(description: &'static str) -> Self {
+        Self::new("invalid_request", description)
+    }
+
+    fn invalid_scope() -> Self {
+        Self::new("invalid_scope", "a scope is unknown, or beyond what this client may ask for")
+    }
+
+    fn invalid_client(challenged: bool) -> Self {
+        let status = StatusCode::UNAUTHORIZED;
+        Self { status, challenged, ..Self::new("invalid_client", "the client credentials are missing or wrong") }
+    }
+
+    fn of_flow(error: TokenRequestError, by_basic: bool) -> Self {
+        match error {
+            TokenRequestError::InvalidClient => Self::invalid_client(by_basic),
+            TokenRequestError::InvalidScope => Self::invalid_scope(),
+            TokenRequestError::Flow(error) => Self::of_problem(&Problem::from(error)),
+        }
+    }
+
+    /// RFC 6749 has no word for a server in trouble on this endpoint; the two of section 4.1.2.1 are the customary ones.
+    fn of_problem(problem: &Problem) -> Self {
+        let (error, description) = match problem.status {
+            StatusCode::SERVICE_UNAVAILABLE => ("temporarily_unavailable", "try again later"),
+            _ => ("server_error", "something went wrong on our side"),
+        };
+        Self { status: problem.status, retry_after_s: problem.retry_after_s, ..Self::new(error, description) }
+    }
+}
+
+impl std::fmt::Display for OAuthError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.error, self.description)
+    }
+}
+
+impl ResponseError for OAuthError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status);
+        response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((header::PRAGMA, "no-cache"));
+        if self.challenged {
+            response.insert_header((header::WWW_AUTHENTICATE, r#"Basic realm="oauth", charset="UTF-8""#));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        response.json(OAuthErrorBody { error: self.error, error_description: self.description })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_given_twice_is_refused_and_an_empty_one_counts_as_none() {
+        let form = Form::parse("a=1&b=&c=1&c=2").unwrap();
+        assert_eq!(form.only("a").unwrap(), Some("1"));
+        assert_eq!(form.only("b").unwrap(), None);
+        assert_eq!(form.only("none").unwrap(), None);
+        assert_eq!(form.only("c").unwrap_err().error, "invalid_request");
+    }
+
+    #[test]
+    fn both_halves_of_basic_are_form_decoded() {
+        let header = |text: &str| HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(text))).unwrap();
+        let credential = basic(&header("cli_1:a%2Bb+c")).unwrap();
+        assert_eq!((credential.client.as_str(), credential.secret.as_str()), ("cli_1", "a+b c"));
+        assert!(basic(&header("no colon")).is_none());
+        assert!(basic(&HeaderValue::from_static("Bearer x")).is_none());
+    }
+}

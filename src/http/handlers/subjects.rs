@@ -1,0 +1,62 @@
+//! People.
+
+use actix_web::{HttpResponse, http::header, web::Data};
+
+use crate::{
+    domain::id::SubjectId,
+    flows::{Flows, subjects},
+    http::{
+        extract::{Caller, InPath, Json, Query},
+        problem::Problem,
+        wire::{ExternalRef, NewSubjectBody, PageBody, PageQuery, SubjectBody, SubjectQuery},
+    },
+};
+
+/// Register a person.
+#[utoipa::path(post, path = "/v1/subjects", tag = "subjects", request_body = NewSubjectBody,
+    responses((status = 201, body = SubjectBody, headers(("Location" = String)))))]
+pub async fn create(
+    caller: Caller,
+    flows: Data<Flows>,
+    Json(body): Json<NewSubjectBody>,
+) -> Result<HttpResponse, Problem> {
+    let ExternalRef(external_ref) = ExternalRef::parse(body.external_ref)?;
+    let subject = subjects::create(&flows, caller.tenant, &external_ref).await?;
+    let location = format!("/v1/subjects/{}", subject.id);
+    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(SubjectBody::from(subject)))
+}
+
+/// List people, or find one by your own name for it.
+#[utoipa::path(get, path = "/v1/subjects", tag = "subjects", params(SubjectQuery),
+    responses((status = 200, body = PageBody<SubjectBody>)))]
+pub async fn list(
+    caller: Caller,
+    flows: Data<Flows>,
+    Query(query): Query<SubjectQuery>,
+) -> Result<HttpResponse, Problem> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor }.try_into()?;
+    let found = match query.external_ref {
+        Some(external_ref) => subjects::find(&flows, caller.tenant, &ExternalRef::parse(external_ref)?.0).await?,
+        None => subjects::list(&flows, caller.tenant, page).await?,
+    };
+    Ok(HttpResponse::Ok().json(PageBody::of(found, SubjectBody::from)))
+}
+
+/// Look at one person.
+#[utoipa::path(get, path = "/v1/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path)), responses((status = 200, body = SubjectBody)))]
+pub async fn show(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>) -> Result<HttpResponse, Problem> {
+    let subject = subjects::show(&flows, caller.tenant, subject.0).await?;
+    Ok(HttpResponse::Ok().json(SubjectBody::from(subject)))
+}
+
+/// Remove a person with everything that is known: key, templates, consents, verifications, counters.
+///
+/// When a store is away in the middle the answer is 503, the person can no longer be matched, and the same call
+/// finishes the work later.
+#[utoipa::path(delete, path = "/v1/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path)), responses((status = 204, description = "Removed.")))]
+pub async fn erase(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>) -> Result<HttpResponse, Problem> {
+    crate::flows::erase::erase(&flows, caller.tenant, subject.0).await?;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,210 @@
+//! What happens around every request: its id, its log line, the security headers, and errors written as problem+json.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    Error, HttpRequest, HttpResponse, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        ConnectionType, StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web::Data,
+};
+use tokio::time::timeout;
+use tracing::Instrument as _;
+
+use super::{
+    Limits,
+    problem::{self, Problem},
+};
+use crate::domain::id::RequestId;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Set once the process has been told to stop: readiness says no, and every answer closes its connection.
+#[derive(Clone, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The outermost layer. Nothing that names a person passes through its log line: the route is logged as its pattern,
+/// never as the path, and no address, header or body at all.
+pub async fn around(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let started = Instant::now();
+    let id = RequestId::generate().to_string();
+    let trace_id = trace_id(request.headers()).map(str::to_owned);
+    let span = tracing::info_span!("request", request_id = id, trace_id);
+    // The request itself must not be cloned here: the router writes into it.
+    let (method, path) = (request.method().clone(), request.path().to_owned());
+    let limit = request.app_data::<Limits>().map_or(REQUEST_TIMEOUT_DEFAULT, |limits| limits.request_timeout);
+
+    let answered = match timeout(limit, next.call(request).instrument(span.clone())).await {
+        Ok(Ok(response)) => Ok(write_problem(response.map_into_boxed_body(), &id)),
+        // An error of a layer below that never became a response.
+        Ok(Err(error)) => Err(Problem::of_status(error.as_response_error().status_code())),
+        Err(_) => Err(too_slow()),
+    };
+    let (status, route) = match &answered {
+        Ok(response) => (response.status(), response.request().match_pattern()),
+        Err(problem) => (problem.status, None),
+    };
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    span.in_scope(|| {
+        let (status, duration_ms) = (status.as_u16(), started.elapsed().as_millis() as u64);
+        tracing::info!(event = "request", method = method.as_str(), route, status, duration_ms, "answered");
+    });
+    match answered {
+        Ok(mut response) => {
+            set_headers(response.headers_mut(), &id, &route);
+            if is_draining(response.request()) {
+                response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+            }
+            Ok(response)
+        }
+        Err(problem) => Err(Unrouted { problem, id, path }.into()),
+    }
+}
+
+/// A problem without a request to answer: the layers below kept it.
+#[derive(Debug)]
+struct Unrouted {
+    problem: Problem,
+    id: String,
+    path: String,
+}
+
+impl fmt::Display for Unrouted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl ResponseError for Unrouted {
+    fn status_code(&self) -> StatusCode {
+        self.problem.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = self.problem.error_response();
+        set_headers(response.headers_mut(), &self.id, "");
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        response.set_body(BoxBody::new(self.problem.to_json(&self.path, &self.id)))
+    }
+}
+
+const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Slow bodies have their own, shorter limits; whoever comes here waited for us.
+fn too_slow() -> Problem {
+    Problem::unavailable("overloaded", "The request could not be answered in time.", 2)
+}
+
+fn is_draining(request: &HttpRequest) -> bool {
+    request.app_data::<Data<Draining>>().is_some_and(|draining| draining.has_begun())
+}
+
+/// Gives an error its problem+json body. Errors that bring a JSON body of their own (RFC 6749's) keep it.
+fn write_problem(mut response: ServiceResponse<BoxBody>, request_id: &str) -> ServiceResponse<BoxBody> {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let stated = response.response_mut().extensions_mut().remove::<Problem>();
+    let has_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let problem = match stated {
+        Some(problem) => problem,
+        None if has_json => return response,
+        None => Problem::of_status(status),
+    };
+    let body = problem.to_json(response.request().path(), request_id);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+    response.map_body(|_, _| BoxBody::new(body))
+}
+
+/// The documentation page needs its own scripts and styles; nothing else needs anything.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+const POLICY_OF_DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn set_headers(headers: &mut HeaderMap, request_id: &str, route: &str) {
+    let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(header::CONTENT_SECURITY_POLICY, if route.starts_with("/docs") { POLICY_OF_DOCS } else { POLICY });
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+}
+
+/// The trace id of a W3C `traceparent` (version 00); anything malformed counts as absent, as the recommendation asks.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let set = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let well_formed =
+        is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+    let complete = version != "00" || parts.next().is_none();
+    (well_formed && complete && set(trace) && set(parent)).then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace_of(value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static("traceparent"), HeaderValue::from_str(value).unwrap());
+        trace_id(&headers).map(str::to_owned)
+    }
+
+    #[test]
+    fn a_traceparent_gives_its_trace_id() {
+        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace_of(given).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+    }
+
+    #[test]
+    fn a_malformed_traceparent_counts_as_absent() {
+        for bad in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        ] {
+            assert_eq!(trace_of(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! HTTP: one table of routes, and the layers around them.
+
+pub mod extract;
+mod handlers;
+pub mod middleware;
+pub mod openapi;
+pub mod problem;
+mod upload;
+pub mod wire;
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, Resource,
+    web::{self, ServiceConfig},
+};
+
+use self::{
+    extract::Access::{self, AnyToken, Needs, Open},
+    handlers::{consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    problem::Problem,
+};
+use crate::auth::Scope;
+
+/// What one request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the head to the answer.
+    pub request_timeout: Duration,
+}
+
+/// A row of the route table, as far as it can be compared with the OpenAPI document.
+pub struct Row {
+    pub path: &'static str,
+    pub access: Access,
+    /// In the form of an `Allow` header.
+    pub methods: &'static str,
+}
+
+/// Makes, from one table, the rows, the resources of the server and the answer to every other method.
+macro_rules! routes {
+    ($($path:literal $access:expr, $($method:ident $handler:path)|+;)+) => {
+        pub const ROUTES: &[Row] = &[$(Row { path: $path, access: $access, methods: routes!(@allow $($method)+) }),+];
+
+        fn configure_table(config: &mut ServiceConfig) {
+            $(config.service(
+                resource($path, $access, routes!(@allow $($method)+))
+                    $(.route(routes!(@method $method).to($handler)))+
+            );)+
+        }
+    };
+    (@allow $first:ident $($rest:ident)*) => { concat!(stringify!($first) $(, ", ", stringify!($rest))*) };
+    (@method GET) => { web::get() };
+    (@method POST) => { web::post() };
+    (@method DELETE) => { web::delete() };
+}
+
+#[rustfmt::skip]
+routes! {
+    "/oauth/token"                              Open,                       POST oauth::token;
+    "/.well-known/jwks.json"                    Open,                       GET oauth::jwks;
+    "/.well-known/oauth-authorization-server"   Open,                       GET oauth::metadata;
+
+    "/v1/subjects"                              Needs(Scope::Subjects),     POST subjects::create | GET subjects::list;
+    "/v1/subjects/{subject}"                    Needs(Scope::Subjects),     GET subjects::show | DELETE subjects::erase;
+    "/v1/subjects/{subject}/consents"           Needs(Scope::Consents),     POST consents::grant | GET consents::list;
+    "/v1/subjects/{subject}/consents/{consent}/withdraw"
+                                                Needs(Scope::Consents),     POST consents::withdraw;
+    "/v1/subjects/{subject}/enrolments"         Needs(Scope::FacesEnrol),   POST enrolments::create | GET enrolments::list;
+    "/v1/subjects/{subject}/enrolments/{enrolment}"
+                                                Needs(Scope::FacesEnrol),   DELETE enrolments::delete;
+    "/v1/subjects/{subject}/verifications"      Needs(Scope::FacesVerify),  POST verifications::create | GET verifications::list;
+    "/v1/models"                                AnyToken,                   GET models::list;
+
+    "/livez"                                    Open,                       GET health::live;
+    "/readyz"                                   Open,                       GET health::ready;
+    "/startupz"                                 Open,                       GET health::started;
+    "/health"                                   Open,                       GET health::summary;
+    "/openapi.json"                             Open,                       GET docs::document;
+    "/docs"                                     Open,                       GET docs::redirect;
+}
+
+/// Everything that answers. A route that is not in the table does not exist.
+pub fn configure(config: &mut ServiceConfig) {
+    configure_table(config);
+    config.service(docs::page());
+    config.default_service(web::to(|| async { Err::<&str, Problem>(Problem::not_found()) }));
+}
+
+fn resource(path: &str, access: Access, allow: &'static str) -> Resource {
+    web::resource(path).app_data(access).default_service(web::to(move |_: HttpRequest| async move {
+        Err::<&str, _>(Problem::method_not_allowed(allow))
+    }))
+}

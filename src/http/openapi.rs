@@ -1,0 +1,312 @@
+//! The OpenAPI 3.1 document: operations from the handlers, and from the route table what is the same everywhere
+//! (security and scopes, the errors that a kind of route can give, the headers of every answer).
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use utoipa::{
+    OpenApi, ToSchema,
+    openapi::{
+        Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Response, ResponseBuilder,
+        path::{Operation, Parameter, ParameterIn},
+        schema::{KnownFormat, SchemaFormat, SchemaType, Type},
+        security::{ClientCredentials, Flow, OAuth2, Scopes, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use super::{
+    ROUTES, Row,
+    extract::Access,
+    handlers::{consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    problem::{self, FieldProblem, ProblemBody},
+};
+use crate::auth::Scope;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Velum",
+        description = "Face matching that keeps embeddings encrypted. Errors are RFC 9457 problem+json with a stable \
+            `code`; a foreign id looks like an absent one."
+    ),
+    paths(
+        oauth::token, oauth::jwks, oauth::metadata,
+        subjects::create, subjects::list, subjects::show, subjects::erase,
+        consents::grant, consents::list, consents::withdraw,
+        enrolments::create, enrolments::list, enrolments::delete,
+        verifications::create, verifications::list,
+        models::list,
+        health::live, health::ready, health::started, health::summary,
+        docs::document, docs::redirect,
+    ),
+    components(schemas(ProblemBody, FieldProblem)),
+    tags(
+        (name = "oauth", description = "Access tokens: RFC 6749 client credentials."),
+        (name = "subjects", description = "People, known to you by your own name for them."),
+        (name = "consents", description = "What people agreed to. Without an active consent nothing is processed."),
+        (name = "enrolments", description = "Encrypted templates of faces."),
+        (name = "verifications", description = "Is this the same person? Yes or no."),
+        (name = "models", description = "What faces are compared with."),
+        (name = "health", description = "For probes and proxies."),
+        (name = "docs", description = "This document.")
+    )
+)]
+struct Handlers;
+
+/// A form with an image.
+#[derive(ToSchema)]
+#[allow(dead_code)] // read by the document only; the parts are streamed by `upload`
+pub struct EnrolmentForm {
+    /// JPEG, PNG or WebP; at most 10 MB and 50 megapixels.
+    #[schema(value_type = String, format = Binary)]
+    image: Vec<u8>,
+    /// `refuse` (default) or `largest`.
+    #[schema(example = "refuse")]
+    on_multiple_faces: Option<String>,
+}
+
+/// A form with an image and the error rate to decide at.
+#[derive(ToSchema)]
+#[allow(dead_code)] // as above
+pub struct VerificationForm {
+    /// JPEG, PNG or WebP; at most 10 MB and 50 megapixels.
+    #[schema(value_type = String, format = Binary)]
+    image: Vec<u8>,
+    /// `refuse` (default) or `largest`.
+    #[schema(example = "refuse")]
+    on_multiple_faces: Option<String>,
+    /// `1e-2`, `1e-3` or `1e-4`; absent: the service's default.
+    #[schema(example = "1e-3")]
+    false_match_rate: Option<String>,
+}
+
+/// RFC 6749, section 4.4.2.
+#[derive(ToSchema)]
+#[allow(dead_code)] // as above
+pub struct TokenForm {
+    #[schema(example = "client_credentials")]
+    grant_type: String,
+    /// Space-separated; absent: everything that the client may do.
+    scope: Option<String>,
+    /// Unless sent by HTTP Basic.
+    client_id: Option<String>,
+    /// Unless sent by HTTP Basic.
+    client_secret: Option<String>,
+}
+
+/// The document as text, made once.
+pub fn document_json() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let mut text = document().to_pretty_json().unwrap_or_default();
+        text.push('\n');
+        text
+    })
+}
+
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Handlers::openapi();
+    document.info.license = None;
+    for row in ROUTES {
+        if let Some(item) = document.paths.paths.get_mut(row.path) {
+            for (method, operation) in operations(item) {
+                complete(operation, row, &method);
+            }
+        }
+    }
+    let scheme = SecurityScheme::OAuth2(OAuth2::new([Flow::ClientCredentials(ClientCredentials::new(
+        "/oauth/token",
+        Scopes::from_iter(Scope::ALL.map(|scope| (scope.as_str(), meaning(scope)))),
+    ))]));
+    document.components.get_or_insert_default().security_schemes.insert(SCHEME.to_owned(), RefOr::T(scheme));
+    document
+}
+
+const SCHEME: &str = "oauth2";
+
+fn meaning(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Subjects => "Register, list and erase subjects.",
+        Scope::Consents => "Record and withdraw consents.",
+        Scope::FacesEnrol => "Enrol faces and delete enrolments.",
+        Scope::FacesVerify => "Compare a face with one subject.",
+        Scope::FacesIdentify => "Search a face in a collection.",
+        Scope::DataSubjectRequests => "Erasure and access requests.",
+        Scope::AuditRead => "Read audit events.",
+        Scope::Admin => "Manage credentials.",
+    }
+}
+
+fn operations(item: &mut PathItem) -> Vec<(HttpMethod, &mut Operation)> {
+    let all =
+        [(HttpMethod::Get, &mut item.get), (HttpMethod::Post, &mut item.post), (HttpMethod::Delete, &mut item.delete)];
+    all.into_iter().filter_map(|(method, slot)| Some((method, slot.as_mut()?))).collect()
+}
+
+/// Adds what follows from the route's row and shape.
+fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
+    // Function names repeat from noun to noun; operation ids must not.
+    if let (Some(id), Some([tag, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
+        *id = format!("{tag}_{id}");
+    }
+    match row.access {
+        Access::Open => operation.security = Some(vec![]),
+        Access::AnyToken => require(operation, &[]),
+        Access::Needs(scope) => require(operation, &[scope.as_str()]),
+    }
+    for (status, codes) in errors(operation, row, method) {
+        operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(status, &codes)));
+    }
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.headers.insert("X-Request-Id".to_owned(), header("Id of this request, for your logs and ours."));
+        }
+    }
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for (kind, content) in &mut body.content {
+            if kind.starts_with("image/") || kind == "application/octet-stream" {
+                *content = RefOr::T(Content::new(Some(binary())));
+            }
+        }
+    }
+}
+
+/// Bytes as they are; derived from `Vec<u8>` it would be an array of numbers.
+fn binary() -> ObjectBuilder {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).format(Some(format))
+}
+
+/// The codes of every problem that a route can answer with, by status.
+fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16, Vec<&'static str>> {
+    let mut errors = BTreeMap::<u16, Vec<&'static str>>::new();
+    let mut add = |status, codes: &[&'static str]| errors.entry(status).or_default().extend(codes);
+    add(405, &["method_not_allowed"]);
+    if row.access == Access::Open {
+        return errors;
+    }
+    let posts = matches!(method, HttpMethod::Post);
+    let enrols = posts && row.path.ends_with("/enrolments");
+    let verifies = posts && row.path.ends_with("/verifications");
+    add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid"]);
+    add(500, &["internal_error"]);
+    add(503, &["store_unavailable", "overloaded"]);
+    if matches!(row.access, Access::Needs(_)) {
+        add(403, &["scope_missing"]);
+    }
+    if row.path.contains('{') {
+        add(404, &["not_found"]);
+    }
+    if enrols || verifies {
+        add(400, &["image_missing", "malformed_multipart", "upload_interrupted"]);
+        add(403, &["consent_required"]);
+        add(408, &["upload_too_slow"]);
+        add(413, &["image_too_large"]);
+        add(415, &["unsupported_media_type", "image_unsupported_format"]);
+        add(422, &["validation_failed", "image_undecodable", "image_animated", "image_too_many_pixels", "no_face"]);
+        add(422, &["face_too_small", "multiple_faces", "quality_too_low", "embedding_out_of_bounds"]);
+        add(503, &["busy"]);
+    } else if operation.request_body.is_some() {
+        add(400, &["malformed_json", "bad_request"]);
+        add(408, &["request_timeout"]);
+        add(413, &["body_too_large"]);
+        add(415, &["unsupported_media_type"]);
+        add(422, &["validation_failed"]);
+    } else if operation.parameters.iter().flatten().any(is_query) {
+        add(422, &["validation_failed"]);
+    }
+    match (method, row.path) {
+        (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
+        (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
+        _ if enrols => add(409, &["enrolment_limit_reached"]),
+        _ if verifies => {
+            add(409, &["no_enrolment", "enrolments_stale"]);
+            add(429, &["verification_budget_spent"]);
+            add(503, &["keyholder_unavailable"]);
+        }
+        _ => {}
+    }
+    errors
+}
+
+fn is_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
+}
+
+fn require(operation: &mut Operation, scopes: &[&str]) {
+    operation.security = Some(vec![SecurityRequirement::new(SCHEME, scopes.iter().copied())]);
+}
+
+fn problem_response(status: u16, codes: &[&str]) -> Response {
+    let content = Content::new(Some(RefOr::<utoipa::openapi::Schema>::Ref(Ref::from_schema_name("Problem"))));
+    let mut response = ResponseBuilder::new()
+        .description(format!("Codes: {}.", codes.join(", ")))
+        .content(problem::CONTENT_TYPE, content)
+        .build();
+    match status {
+        401 | 403 => _ = response.headers.insert("WWW-Authenticate".to_owned(), header("RFC 6750.")),
+        405 => _ = response.headers.insert("Allow".to_owned(), header("The methods of this resource.")),
+        429 | 503 => _ = response.headers.insert("Retry-After".to_owned(), header("Seconds to wait.")),
+        _ => {}
+    }
+    response
+}
+
+fn header(description: &str) -> RefOr<Header> {
+    let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let mut header = Header::new(text);
+    header.description = Some(description.to_owned());
+    RefOr::T(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_and_route_table_name_the_same_operations() {
+        let mut document = document();
+        let mut documented = vec![];
+        for (path, item) in &mut document.paths.paths {
+            documented.extend(operations(item).iter().map(|(method, _)| format!("{} {path}", word(method))));
+        }
+        let mut routed: Vec<String> = ROUTES
+            .iter()
+            .flat_map(|row| row.methods.split(", ").map(move |method| format!("{method} {}", row.path)))
+            .collect();
+        documented.sort();
+        routed.sort();
+        assert_eq!(documented, routed);
+    }
+
+    fn word(method: &HttpMethod) -> &'static str {
+        match method {
+            HttpMethod::Get => "GET",
+            HttpMethod::Post => "POST",
+            HttpMethod::Delete => "DELETE",
+            _ => "?",
+        }
+    }
+
+    #[test]
+    fn operation_ids_are_unique() {
+        let mut document = document();
+        let mut ids = vec![];
+        for item in document.paths.paths.values_mut() {
+            ids.extend(operations(item).into_iter().filter_map(|(_, operation)| operation.operation_id.clone()));
+        }
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
+    #[test]
+    fn every_scoped_operation_says_its_scope() {
+        let json: serde_json::Value = serde_json::from_str(document_json()).unwrap();
+        assert_eq!(json["openapi"], "3.1.0");
+        let verify = &json["paths"]["/v1/subjects/{subject}/verifications"]["post"];
+        assert_eq!(verify["security"][0]["oauth2"][0], "faces:verify");
+        assert!(verify["responses"]["503"]["headers"]["Retry-After"].is_object());
+        assert!(json["components"]["schemas"]["Problem"]["properties"]["code"].is_object());
+    }
+}

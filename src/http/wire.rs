@@ -1,0 +1,397 @@
+//! The JSON shapes of requests and answers. Requests refuse unknown members and become domain types by `TryFrom`;
+//! answers are made from domain types by `From`. No domain type is ever serialised itself.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::Problem;
+use crate::{
+    domain::{
+        consent::{Consent, ConsentState, Purpose},
+        decision::{Decision, FalseMatchRate},
+        matching::MatchSpec,
+    },
+    flows::{self, Page, PageRequest, consents::NewConsent, quality::Quality},
+};
+
+/// A moment, as RFC 3339 writes it; ours are in UTC.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2026-11-20T12:00:00Z")]
+pub struct Timestamp(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
+
+impl From<OffsetDateTime> for Timestamp {
+    fn from(moment: OffsetDateTime) -> Self {
+        Self(moment)
+    }
+}
+
+/// A new person.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSubjectBody {
+    /// Your own name for this person. Stored sealed; unique within your tenant. 1 to 255 bytes.
+    #[schema(min_length = 1, max_length = 255, example = "member-4711")]
+    pub external_ref: String,
+}
+
+/// The tenant's own name for a person, checked.
+pub struct ExternalRef(pub String);
+
+impl ExternalRef {
+    const BYTES_MAX: usize = 255;
+
+    pub fn parse(text: String) -> Result<Self, Problem> {
+        checked_text("external_ref", text, Self::BYTES_MAX).map(Self)
+    }
+}
+
+/// A consent that a person has given.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewConsentBody {
+    /// What was agreed to; `face_verification` permits enrolment and 1:1 verification.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$", example = "face_verification")]
+    pub purpose: String,
+    /// Version of the notice that the person was shown. 1 to 64 bytes.
+    #[schema(min_length = 1, max_length = 64, example = "2026-11")]
+    pub notice_version: String,
+    /// When the consent ends by itself (RFC 3339); absent: it lasts until it is withdrawn.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl TryFrom<NewConsentBody> for NewConsent {
+    type Error = Problem;
+
+    fn try_from(body: NewConsentBody) -> Result<Self, Problem> {
+        let purpose: Purpose = body.purpose.parse().map_err(|error| Problem::invalid_field("purpose", error))?;
+        let notice_version = checked_text("notice_version", body.notice_version, 64)?;
+        Ok(Self { purpose, notice_version, expires_at: body.expires_at.map(|Timestamp(moment)| moment) })
+    }
+}
+
+/// Printable, not empty, not too long: what will be shown to an officer one day must be showable.
+fn checked_text(name: &str, text: String, bytes_max: usize) -> Result<String, Problem> {
+    if text.is_empty() || text.len() > bytes_max {
+        return Err(Problem::invalid_field(name, format!("is 1 to {bytes_max} bytes long")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Problem::invalid_field(name, "holds no control characters"));
+    }
+    Ok(text)
+}
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Items on a page, 1 to 100; 20 unless told.
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl TryFrom<PageQuery> for PageRequest {
+    type Error = Problem;
+
+    fn try_from(query: PageQuery) -> Result<Self, Problem> {
+        PageRequest::new(query.limit, query.cursor.as_deref())
+            .map_err(|error| Problem::invalid_field(error.field(), &error))
+    }
+}
+
+/// Which subjects.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SubjectQuery {
+    /// Only the subject of this name.
+    pub external_ref: Option<String>,
+    /// Items on a page, 1 to 100; 20 unless told.
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PageBody<T> {
+    pub data: Vec<T>,
+    pub has_more: bool,
+    /// Where the next page begins; `null` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> PageBody<T> {
+    pub fn of<U>(page: Page<U>, to: impl FnMut(U) -> T) -> Self {
+        let Page { items, next_cursor } = page.map(to);
+        Self { data: items, has_more: next_cursor.is_some(), next_cursor }
+    }
+}
+
+/// A person, known to you by `external_ref`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SubjectBody {
+    #[schema(example = "sub_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
+    pub id: String,
+    pub external_ref: String,
+    pub created_at: Timestamp,
+}
+
+impl From<flows::subjects::Subject> for SubjectBody {
+    fn from(subject: flows::subjects::Subject) -> Self {
+        Self { id: subject.id.to_string(), external_ref: subject.external_ref, created_at: subject.created_at.into() }
+    }
+}
+
+/// One person's permission for one purpose.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConsentBody {
+    #[schema(example = "con_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
+    pub id: String,
+    pub subject_id: String,
+    #[schema(example = "face_verification")]
+    pub purpose: String,
+    pub notice_version: String,
+    /// At the moment of the answer.
+    pub state: ConsentStateWord,
+    pub granted_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub withdrawn_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsentStateWord {
+    Granted,
+    Withdrawn,
+    Expired,
+}
+
+impl From<ConsentState> for ConsentStateWord {
+    fn from(state: ConsentState) -> Self {
+        match state {
+            ConsentState::Granted => Self::Granted,
+            ConsentState::Withdrawn => Self::Withdrawn,
+            ConsentState::Expired => Self::Expired,
+        }
+    }
+}
+
+impl ConsentBody {
+    pub fn at(now: OffsetDateTime, consent: Consent) -> Self {
+        Self {
+            state: consent.state(now).into(),
+            id: consent.id.to_string(),
+            subject_id: consent.subject.to_string(),
+            purpose: consent.purpose.to_string(),
+            notice_version: consent.notice_version,
+            granted_at: consent.granted_at.into(),
+            expires_at: consent.expires_at.map(Timestamp),
+            withdrawn_at: consent.withdrawn_at.map(Timestamp),
+        }
+    }
+}
+
+/// A stored, encrypted template.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EnrolmentBody {
+    #[schema(example = "enr_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
+    pub id: String,
+    pub subject_id: String,
+    /// The model that made the embedding.
+    pub model: String,
+    /// The encryption parameters.
+    pub parameters: String,
+    /// Made under another model, parameters or key than those in use: it takes no part in verifications; enrol again.
+    pub stale: bool,
+    /// What was seen in the image; only in the answer to an enrolment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<QualityBody>,
+    pub created_at: Timestamp,
+}
+
+/// Measured on the face; it says whether another photo would do better, and nothing about whose face it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QualityBody {
+    /// Distance between the eyes in the image as sent, in pixels.
+    pub eye_distance_px: f64,
+    /// Higher is sharper.
+    pub sharpness: f64,
+    /// Mean luma of the aligned face, 0 to 255.
+    pub brightness: f64,
+    /// Standard deviation of that luma.
+    pub contrast: f64,
+    pub yaw_degrees: f64,
+    pub pitch_degrees: f64,
+    pub roll_degrees: f64,
+    /// Plausible faces in the image, this one included.
+    pub faces_seen: usize,
+}
+
+impl From<Quality> for QualityBody {
+    fn from(quality: Quality) -> Self {
+        let Quality { report, faces_seen } = quality;
+        // Three decimals say all there is to say.
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+        Self {
+            eye_distance_px: rounded(report.eye_distance_px),
+            sharpness: rounded(report.sharpness),
+            brightness: rounded(report.brightness),
+            contrast: rounded(report.contrast),
+            yaw_degrees: rounded(report.yaw_degrees),
+            pitch_degrees: rounded(report.pitch_degrees),
+            roll_degrees: rounded(report.roll_degrees),
+            faces_seen,
+        }
+    }
+}
+
+impl From<flows::enrol::Enrolment> for EnrolmentBody {
+    fn from(enrolment: flows::enrol::Enrolment) -> Self {
+        Self {
+            id: enrolment.id.to_string(),
+            subject_id: enrolment.subject.to_string(),
+            model: enrolment.model.to_string(),
+            parameters: enrolment.parameters,
+            stale: enrolment.stale,
+            quality: enrolment.quality.map(QualityBody::from),
+            created_at: enrolment.created_at.into(),
+        }
+    }
+}
+
+/// The answer of a 1:1 comparison: yes or no, and under which rule. There is no score, here or anywhere.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VerificationBody {
+    #[schema(example = "ver_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
+    pub id: String,
+    pub subject_id: String,
+    pub decision: DecisionWord,
+    pub model: String,
+    /// `squared_euclid` or `cosine`.
+    /// Absent for a past verification under a model that is no longer loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<&'static str>,
+    /// The decision boundary in the unit of the metric.
+    pub threshold: f64,
+    /// One impostor in how many passes at this threshold, measured as the model card says.
+    #[schema(example = "1e-3")]
+    pub false_match_rate: &'static str,
+    /// What was seen in the image; only in the answer to a verification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<QualityBody>,
+    pub created_at: Timestamp,
+}
+
+impl From<flows::verify::Verification> for VerificationBody {
+    fn from(verification: flows::verify::Verification) -> Self {
+        Self {
+            id: verification.id.to_string(),
+            subject_id: verification.subject.to_string(),
+            decision: verification.decision.into(),
+            model: verification.model.to_string(),
+            metric: verification.metric.map(|metric| metric.as_str()),
+            threshold: verification.threshold.0,
+            false_match_rate: verification.false_match_rate.as_str(),
+            quality: verification.quality.map(QualityBody::from),
+            created_at: verification.created_at.into(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionWord {
+    Match,
+    NoMatch,
+}
+
+impl From<Decision> for DecisionWord {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Match => Self::Match,
+            Decision::NoMatch => Self::NoMatch,
+        }
+    }
+}
+
+/// A model in use, with the error rates at which it may be asked.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelBody {
+    #[schema(example = "dlib-resnet29-v1")]
+    pub id: String,
+    pub metric: &'static str,
+    /// Length of the embedding.
+    pub dimension: usize,
+    /// The encryption parameters that templates are made under.
+    pub parameters: String,
+    pub thresholds: Vec<ThresholdBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ThresholdBody {
+    #[schema(example = "1e-3")]
+    pub false_match_rate: &'static str,
+    pub threshold: f64,
+    /// Taken when a request names no rate.
+    pub is_default: bool,
+}
+
+impl ModelBody {
+    pub fn new(spec: &MatchSpec, parameters: &str, default: FalseMatchRate) -> Self {
+        let thresholds = spec.thresholds.iter().map(|(rate, threshold)| ThresholdBody {
+            false_match_rate: rate.as_str(),
+            threshold: threshold.0,
+            is_default: *rate == default,
+        });
+        Self {
+            id: spec.model.to_string(),
+            metric: spec.metric.as_str(),
+            dimension: spec.dimension,
+            parameters: parameters.to_owned(),
+            thresholds: thresholds.collect(),
+        }
+    }
+}
+
+/// A list that fits one answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ListBody<T> {
+    pub data: Vec<T>,
+}
+
+/// An access token (RFC 6749, section 5.1).
+#[derive(Serialize, ToSchema)]
+pub struct TokenBody {
+    pub access_token: String,
+    #[schema(example = "Bearer")]
+    pub token_type: &'static str,
+    /// Seconds.
+    pub expires_in: u64,
+    /// Space-separated.
+    pub scope: String,
+}
+
+/// How the service is doing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthBody {
+    /// `ok`, `unavailable` or `stopping`.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+    /// By dependency.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CheckBody {
+    #[schema(example = "store")]
+    pub name: &'static str,
+    /// `ok` or `unavailable`.
+    pub status: &'static str,
+}

@@ -1,0 +1,127 @@
+//! The server under test.
+
+use std::{ffi::OsString, future::Future, sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use velum::{
+    app::{App, Running},
+    auth::Scopes,
+    domain::clock::ManualClock,
+    flows::clients::{self, NewCredential},
+    settings::{PREFIX, Role, Settings},
+    tls,
+};
+
+use super::{
+    client::Client,
+    databases::{Databases, Kind, postgres_url},
+    engine,
+};
+
+/// Settings beyond those of every test, by their names without the prefix.
+pub type Options<'a> = &'a [(&'a str, &'a str)];
+
+pub struct TestApp {
+    pub databases: Databases,
+    pub clock: Arc<ManualClock>,
+    pub running: Running,
+    pub data_dir: TempDir,
+}
+
+/// Runs a test on every database there is here.
+pub async fn each_database<F: Future<Output = ()>>(test: impl Fn(TestApp) -> F) {
+    test(TestApp::spawn(Kind::Sqlite, &[]).await).await;
+    if postgres_url().is_some() {
+        test(TestApp::spawn(Kind::Postgres, &[]).await).await;
+    }
+}
+
+impl TestApp {
+    /// On SQLite.
+    pub async fn start() -> Self {
+        Self::spawn(Kind::Sqlite, &[]).await
+    }
+
+    pub async fn spawn(kind: Kind, options: Options<'_>) -> Self {
+        engine::make_keys_once();
+        let data_dir = tempfile::tempdir().unwrap();
+        let databases = Databases::make(kind, data_dir.path());
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let own = [
+            ("DATA_DIR", data_dir.path().display().to_string()),
+            ("LISTEN", "127.0.0.1:0".to_owned()),
+            ("FHE_DIR", engine::fhe_dir().display().to_string()),
+            ("MODELS_DIR", root.join("models").display().to_string()),
+            ("ONNXRUNTIME", onnxruntime(root)),
+            ("DATABASE_URL", databases.main.clone()),
+            ("KEYSTORE_URL", databases.keystore.clone()),
+            ("KEYHOLDER_JOURNAL_URL", databases.journal.clone()),
+            ("DATABASE_POOL_SIZE", "4".to_owned()),
+            ("HTTP_WORKERS", "1".to_owned()),
+        ];
+        let own = own.into_iter().filter(|(name, _)| !options.iter().any(|(other, _)| name == other));
+        let given = options.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let variables = own.chain(given).map(|(name, value)| (OsString::from(format!("{PREFIX}{name}")), value.into()));
+        let settings = Settings::read(variables, Role::Serve).settings.unwrap_or_else(|problems| panic!("{problems}"));
+
+        let clock = Arc::new(ManualClock::at(OffsetDateTime::now_utc()));
+        let engine = engine::engine(&settings);
+        let app = App::build_around(engine, settings, Arc::clone(&clock) as _).await.expect("the server starts");
+        Self { databases, clock, running: app.spawn().expect("the server listens"), data_dir }
+    }
+
+    /// A client of the tenant that the first start made, with every scope of an app.
+    pub async fn client(&self) -> Client {
+        self.client_with_scope("").await
+    }
+
+    /// A client of a tenant of its own.
+    pub async fn foreign_client(&self) -> Client {
+        let tenant = clients::create_tenant(self.running.flows(), "another").await.unwrap();
+        let NewCredential { client, secret } =
+            clients::create(self.running.flows(), tenant, "another", Scopes::client_app()).await.unwrap();
+        self.client_with(&client.to_string(), secret.expose_text(), "").await
+    }
+
+    /// The development client again, with fewer scopes.
+    pub async fn client_with_scope(&self, scope: &str) -> Client {
+        let (id, secret) = self.credential();
+        self.client_with(&id, &secret, scope).await
+    }
+
+    pub fn credential(&self) -> (String, String) {
+        let text = std::fs::read_to_string(self.data_dir.path().join("dev_client.json")).unwrap();
+        let credential: Value = serde_json::from_str(&text).unwrap();
+        let member = |name: &str| credential[name].as_str().expect("a member of the credential").to_owned();
+        (member("client_id"), member("client_secret"))
+    }
+
+    async fn client_with(&self, id: &str, secret: &str, scope: &str) -> Client {
+        let client = self.stranger();
+        let mut form = vec![("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)];
+        form.extend((!scope.is_empty()).then_some(("scope", scope)));
+        let answer = client.post_token(&form).await.expect(200);
+        Client { token: Some(answer.json()["access_token"].as_str().expect("a token").to_owned()), ..client }
+    }
+
+    /// Somebody without a token.
+    pub fn stranger(&self) -> Client {
+        let authority = self.running.authority.as_deref().expect("a certificate authority of its own");
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::public_client(authority).unwrap())
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        Client { http, base: format!("https://localhost:{}", self.running.address.port()), token: None }
+    }
+}
+
+fn onnxruntime(root: &std::path::Path) -> String {
+    let given = std::env::var("VELUM_ONNXRUNTIME").ok();
+    given.unwrap_or_else(|| root.join("runtime/libonnxruntime.so.1.31.1").display().to_string())
+}

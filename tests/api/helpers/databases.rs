@@ -1,0 +1,132 @@
+//! The three databases of one server under test, and a way to look into them past the program.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_query};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+pub struct Databases {
+    pub kind: Kind,
+    pub main: String,
+    pub keystore: String,
+    pub journal: String,
+    /// The server's own database, from which others are made and removed.
+    postgres: Option<String>,
+}
+
+impl Databases {
+    pub fn make(kind: Kind, folder: &Path) -> Self {
+        match kind {
+            Kind::Sqlite => {
+                let url = |name: &str| format!("sqlite:{}", folder.join(name).display());
+                let (main, keystore, journal) = (url("velum.db"), url("keystore.db"), url("keyholder.db"));
+                Self { kind, main, keystore, journal, postgres: None }
+            }
+            Kind::Postgres => {
+                let server = postgres_url().expect("VELUM_TEST_POSTGRES_URL");
+                static COUNT: AtomicU32 = AtomicU32::new(0);
+                let number = COUNT.fetch_add(1, Ordering::Relaxed);
+                let make = |purpose: &str| {
+                    let name = format!("velum_api_{}_{number}_{purpose}", std::process::id());
+                    execute_on(&server, &format!("DROP DATABASE IF EXISTS {name}"));
+                    execute_on(&server, &format!("CREATE DATABASE {name}"));
+                    format!("{}/{name}", server.rsplit_once('/').expect("a database in the URL").0)
+                };
+                let (main, keystore, journal) = (make("main"), make("keystore"), make("journal"));
+                Self { kind, main, keystore, journal, postgres: Some(server) }
+            }
+        }
+    }
+
+    pub fn execute(&self, url: &str, statement: &str) {
+        match self.kind {
+            Kind::Sqlite => sqlite(url).batch_execute(statement).unwrap(),
+            Kind::Postgres => execute_on(url, statement),
+        }
+    }
+
+    /// How many rows of a table mention this text in one of the named columns.
+    pub fn count(&self, url: &str, table: &str, condition: &str) -> i64 {
+        #[derive(diesel::QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            rows: i64,
+        }
+        let query = format!("SELECT COUNT(*) AS rows FROM {table} WHERE {condition}");
+        match self.kind {
+            Kind::Sqlite => sql_query(query).get_result::<Count>(&mut sqlite(url)).unwrap().rows,
+            Kind::Postgres => sql_query(query).get_result::<Count>(&mut postgres(url)).unwrap().rows,
+        }
+    }
+
+    /// Takes the main database away: what a client then sees is an outage.
+    pub fn take_main_away(&self) {
+        match (&self.postgres, self.sqlite_file()) {
+            (Some(server), _) => {
+                let name = self.main_name();
+                execute_on(server, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"));
+                let others = format!("datname = '{name}' AND pid <> pg_backend_pid()");
+                execute_on(server, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"));
+            }
+            (None, Some(_)) => panic!("a file does not go away; tests of outages lock it instead"),
+            (None, None) => unreachable!(),
+        }
+    }
+
+    pub fn bring_main_back(&self) {
+        if let Some(server) = &self.postgres {
+            execute_on(server, &format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", self.main_name()));
+        }
+    }
+
+    /// Holds SQLite's write lock until dropped.
+    pub fn lock_main(&self) -> SqliteConnection {
+        let mut connection = sqlite(&self.main);
+        connection.batch_execute("BEGIN EXCLUSIVE").unwrap();
+        connection
+    }
+
+    fn main_name(&self) -> &str {
+        self.main.rsplit_once('/').expect("a database in the URL").1
+    }
+
+    fn sqlite_file(&self) -> Option<PathBuf> {
+        self.main.strip_prefix("sqlite:").map(PathBuf::from)
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        let Some(server) = &self.postgres else { return };
+        for url in [&self.main, &self.keystore, &self.journal] {
+            let name = url.rsplit_once('/').expect("a database in the URL").1;
+            execute_on(server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+        }
+    }
+}
+
+pub fn postgres_url() -> Option<String> {
+    std::env::var("VELUM_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
+}
+
+fn execute_on(url: &str, statement: &str) {
+    postgres(url).batch_execute(statement).unwrap();
+}
+
+fn postgres(url: &str) -> PgConnection {
+    PgConnection::establish(url).expect("PostgreSQL answers")
+}
+
+fn sqlite(url: &str) -> SqliteConnection {
+    let mut connection = SqliteConnection::establish(url.trim_start_matches("sqlite:")).expect("SQLite opens");
+    connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+    connection
+}

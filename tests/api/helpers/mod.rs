@@ -1,0 +1,13 @@
+//! `TestApp`: a real server with its own databases on a free port, and a client that speaks to it.
+
+mod app;
+mod client;
+pub mod databases;
+mod engine;
+pub mod photos;
+
+pub use self::{
+    app::{TestApp, each_database},
+    client::{Client, WithForm, streamed},
+    databases::Kind,
+};

@@ -1,0 +1,14 @@
+//! The product as a client meets it: real server, real TLS, real models, real encryption, SQLite and (when
+//! `VELUM_TEST_POSTGRES_URL` is set) PostgreSQL.
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod helpers;
+
+mod access;
+mod consent;
+mod documents;
+mod enrol;
+mod erase;
+mod outages;
+mod problems;
+mod verify;

@@ -1,0 +1,108 @@
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::helpers::{Kind, TestApp, databases::postgres_url, each_database, photos};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pool_answers_503_at_once_and_recovers() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("COMPUTE_WORKERS", "1"), ("COMPUTE_QUEUE", "1")]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+
+    let compute = app.running.flows().compute();
+    let places = [compute.reserve().unwrap(), compute.reserve().unwrap()];
+    let started = Instant::now();
+    let answer = client.verify(&subject, photos::collins()).await.expect_problem(503, "busy");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    drop(places);
+
+    let answers = join_all((0..8).map(|_| client.verify(&subject, photos::collins()))).await;
+    for answer in &answers {
+        assert!(matches!(answer.status.as_u16(), 201 | 503), "{}", answer.text);
+    }
+    assert!(answers.iter().any(|answer| answer.status == 201));
+    assert_eq!(compute.places_taken(), 0);
+    client.verify(&subject, photos::collins()).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyholder_that_is_away_is_a_503_and_nothing_is_lost() {
+    each_database(|app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        app.databases.execute(&app.databases.journal, "ALTER TABLE opened_verifications RENAME TO away");
+
+        let answer = client.verify(&subject, photos::collins()).await.expect_problem(503, "keyholder_unavailable");
+        assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
+        client.enrol(&subject, photos::collins()).await.expect(201);
+
+        app.databases.execute(&app.databases.journal, "ALTER TABLE away RENAME TO opened_verifications");
+        assert_eq!(client.verify(&subject, photos::collins()).await.expect(201).json()["decision"], "match");
+        let enrolments = client.get(&format!("/v1/subjects/{subject}/enrolments")).await.expect(200).json();
+        assert_eq!(enrolments["data"].as_array().unwrap().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_a_503_and_works_again_after() {
+    if postgres_url().is_none() {
+        eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
+        return;
+    }
+    let app = TestApp::spawn(Kind::Postgres, &[]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    app.databases.take_main_away();
+    let answer = client.get(&format!("/v1/subjects/{subject}/consents")).await.expect_problem(503, "store_unavailable");
+    assert!(answer.header("retry-after").is_some());
+    client.enrol(&subject, photos::collins()).await.expect_problem(503, "store_unavailable");
+    let ready = client.get("/readyz").await.expect(503).json();
+    assert_eq!(ready["status"], "unavailable");
+    client.get("/livez").await.expect(200);
+    let (id, secret) = app.credential();
+    let form = [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret)];
+    assert_eq!(client.post_token(&form).await.expect(503).json()["error"], "temporarily_unavailable");
+
+    app.databases.bring_main_back();
+    client.get("/readyz").await.expect(200);
+    client.enrol(&subject, photos::collins()).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_sqlite_file_is_a_503() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let lock = app.databases.lock_main();
+    let body = serde_json::json!({ "external_ref": "late" });
+    client.post("/v1/subjects", body.clone()).await.expect_problem(503, "store_unavailable");
+    drop(lock);
+    client.post("/v1/subjects", body).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_finishes_what_it_has_and_closes_connections() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    let verifying = {
+        let (client, subject) = (client.clone(), subject.clone());
+        tokio::spawn(async move { client.verify(&subject, photos::collins()).await })
+    };
+    while app.running.flows().compute().places_taken() == 0 && !verifying.is_finished() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let TestApp { running, .. } = app;
+    let stopping = tokio::spawn(running.stop(Duration::from_millis(500)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let ready = client.get("/readyz").await;
+    assert_eq!((ready.status.as_u16(), ready.header("connection")), (503, Some("close")));
+    assert_eq!(ready.json()["status"], "stopping");
+    verifying.await.unwrap().expect(201);
+    tokio::time::timeout(Duration::from_secs(30), stopping).await.unwrap().unwrap();
+}
