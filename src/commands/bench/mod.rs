@@ -1,0 +1,123 @@
+//! `velum bench`: where the time and the bytes go on this machine.
+
+mod service;
+pub mod stages;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use self::{service::Service, stages::Stages};
+use super::progress;
+use crate::{
+    face::{FacePipeline, Runtime},
+    fhe::{keys, noise},
+    settings::FaceSettings,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Repetitions of each stage
+    #[arg(long, default_value_t = 60)]
+    runs: usize,
+    /// Verifications over HTTPS; 0 leaves the server out
+    #[arg(long, default_value_t = 1000)]
+    verifications: usize,
+    /// Photo of one face to work on
+    #[arg(long, value_name = "FILE", default_value = "samples/eileen_collins.png")]
+    photo: PathBuf,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
+    let portrait = image::open(&args.photo).with_context(|| format!("cannot read {}", args.photo.display()))?;
+    let photo = service::photo_640x480(&portrait)?;
+    let service = match args.verifications {
+        0 => None,
+        verifications => Some(Service::measure(face, &photo, verifications).await?),
+    };
+
+    let workshop = Workshop::open(face)?;
+    let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photo.bytes, args.runs.max(1))?;
+    let Workshop { pipeline, keys, evaluation_key_bytes } = workshop;
+
+    if args.json {
+        let mut json = json!({
+            "decision_cpu_ms": stages.decision_cpu_ms(),
+            "probe_encrypt_ms": stages.cpu_ms("probe encryption"),
+            "template_bytes": stages.template_bytes,
+            "evaluation_key_bytes": evaluation_key_bytes,
+            "evaluation_key_memory_bytes": keys.evaluation.memory_bytes(),
+            "stages_cpu_ms": stages.to_json(),
+        });
+        if let (Some(service), Some(object)) = (&service, json.as_object_mut()) {
+            object.extend(service.to_json());
+        }
+        println!("{}", serde_json::to_string_pretty(&json)?);
+        return Ok(());
+    }
+
+    print!("{}", stages.to_text());
+    println!("  encrypted decision, product to opened bit {:>8.2} ms CPU", stages.decision_cpu_ms());
+    println!("\nbytes");
+    println!("  template at rest            {:>11}", stages.template_bytes);
+    println!("  public key                  {:>11}", keys.public.to_bytes().len());
+    println!("  evaluation key at rest      {evaluation_key_bytes:>11}");
+    println!("  evaluation key in memory    {:>11}", keys.evaluation.memory_bytes());
+    let spec = pipeline.card().match_spec();
+    println!("\nnoise of a decision, in {} units", spec.metric.as_str());
+    println!("  standard deviation          {:>11.5}", noise::deviation(&spec)?.decision);
+    for (rate, &threshold) in &spec.thresholds {
+        let zone = noise::grey_zone(&spec, threshold)?;
+        println!("  grey zone at {rate}           {:>11.4} ± {zone:.4}", threshold.0);
+    }
+    if let Some(service) = &service {
+        print!("{}", service.to_text());
+    }
+    Ok(())
+}
+
+/// Models and fresh keys of all parties, in this process.
+pub struct Workshop {
+    pub pipeline: FacePipeline,
+    pub keys: stages::Keys,
+    /// At rest.
+    evaluation_key_bytes: usize,
+}
+
+impl Workshop {
+    pub fn open(face: &FaceSettings) -> Result<Self> {
+        let spinner = progress::spinner("making keys, loading models");
+        let runtime = Runtime::open(&face.onnxruntime)?;
+        let pipeline = FacePipeline::load(&runtime, &face.models_dir, face.embedder.as_ref(), 1)?;
+        let set = keys::generate();
+        let evaluation_key_bytes = set.evaluation.to_bytes().len();
+        let keys = stages::Keys { public: set.public, secret: set.secret, evaluation: set.evaluation.expand() };
+        spinner.finish_and_clear();
+        Ok(Self { pipeline, keys, evaluation_key_bytes })
+    }
+}
+
+/// The value below which `share` of the sorted values lie.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let index = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(index.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_measured_values() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(
+            (percentile(&values, 0.5), percentile(&values, 0.95), percentile(&values, 1.0)),
+            (50.0, 95.0, 100.0)
+        );
+        assert_eq!(percentile(&[7.0], 0.5), 7.0);
+    }
+}

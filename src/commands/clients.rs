@@ -1,0 +1,159 @@
+//! `velum clients`: credentials of apps. A secret is shown once, when it is made; only its keyed hash is kept.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Failure, settings};
+use crate::{
+    auth::{Scopes, client_secret::ClientSecret},
+    domain::{
+        clock::{Clock, SystemClock},
+        id::{ClientId, TenantId},
+    },
+    secrets::{self, Secrets},
+    settings::{Mode, Role, Settings},
+    store::{NewClient, Store, StoreError, Tenant},
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a client and print its id and secret, once
+    Create {
+        /// Name or id of the tenant; a name that is not there yet makes a tenant
+        #[arg(long)]
+        tenant: String,
+        /// What the app is called
+        #[arg(long, default_value = "app")]
+        name: String,
+        /// Space-separated scopes
+        #[arg(long, default_value_t = Scopes::client_app())]
+        scopes: Scopes,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List clients, never their secrets
+    List {
+        /// Name or id of one tenant; without it, all
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Give a client no more tokens; those it has end within 15 minutes
+    Disable {
+        /// Name or id of its tenant
+        #[arg(long)]
+        tenant: String,
+        /// The client's id
+        client: ClientId,
+    },
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    let settings = settings(Role::Tool)?;
+    let desk = Desk::open(&settings).await?;
+    match command {
+        Command::Create { tenant, name, scopes, json } => desk.create(&tenant, name, scopes, json).await,
+        Command::List { tenant } => desk.list(tenant.as_deref()).await,
+        Command::Disable { tenant, client } => desk.disable(&tenant, client).await,
+    }
+}
+
+struct Desk {
+    store: Store,
+    pepper: crate::auth::client_secret::Pepper,
+}
+
+impl Desk {
+    async fn open(settings: &Settings) -> Result<Self, Failure> {
+        if settings.mode == Mode::Embedded {
+            secrets::ensure_development(settings, SystemClock.now()).map_err(failed)?;
+        }
+        let Secrets { pepper, blind_index, .. } = Secrets::read(&settings.secrets).map_err(failed)?;
+        let url = settings.storage.database.expose_text();
+        let store = Store::connect(url, 1, blind_index).await.map_err(failed)?;
+        if settings.mode == Mode::Embedded {
+            store.migrate().await.map_err(failed)?;
+        }
+        store.database().check_schema().await.map_err(failed)?;
+        Ok(Self { store, pepper })
+    }
+
+    async fn create(&self, tenant: &str, name: String, scopes: Scopes, as_json: bool) -> Result<(), Failure> {
+        if scopes.is_empty() {
+            return Err(Failure::plain("a client needs at least one scope"));
+        }
+        let tenant = match self.tenant(tenant).await? {
+            Some(tenant) => tenant,
+            None => self.new_tenant(tenant).await?,
+        };
+        let (id, secret) = (ClientId::generate(), ClientSecret::generate());
+        let client = NewClient {
+            id,
+            name,
+            secret_hash: self.pepper.hash(id, &secret).to_bytes().to_vec(),
+            scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            created_at: SystemClock.now(),
+        };
+        self.store.clients().create(tenant.id, client).await.map_err(failed)?;
+        let (tenant, id, scopes) = (tenant.id.to_string(), id.to_string(), scopes.to_string());
+        if as_json {
+            let secret = secret.expose_text();
+            println!("{}", json!({ "tenant": tenant, "client_id": id, "client_secret": secret, "scope": scopes }));
+        } else {
+            println!("tenant         {tenant}\nclient_id      {id}\nclient_secret  {}", secret.expose_text());
+            println!(
+                "scope          {scopes}\nThe secret is shown this once; keep it where the app reads its secrets."
+            );
+        }
+        Ok(())
+    }
+
+    async fn list(&self, tenant: Option<&str>) -> Result<(), Failure> {
+        let tenants = match tenant {
+            Some(text) => vec![self.known_tenant(text).await?],
+            None => self.store.tenants().list().await.map_err(failed)?,
+        };
+        for tenant in tenants {
+            for client in self.store.clients().list(tenant.id).await.map_err(failed)? {
+                let state = if client.disabled_at.is_some() { "disabled" } else { "active" };
+                let scopes = client.scopes.join(" ");
+                println!("{}  {}  {state:<8}  {}  [{scopes}]", tenant.name, client.id, client.name);
+            }
+        }
+        Ok(())
+    }
+
+    async fn disable(&self, tenant: &str, client: ClientId) -> Result<(), Failure> {
+        let tenant = self.known_tenant(tenant).await?;
+        let disabled = self.store.clients().disable(tenant.id, client, SystemClock.now()).await;
+        disabled.map_err(|error| match error {
+            StoreError::NotFound => Failure::plain(format!("{} has no client {client}", tenant.name)),
+            other => failed(other),
+        })?;
+        println!("{client} is disabled");
+        Ok(())
+    }
+
+    async fn tenant(&self, text: &str) -> Result<Option<Tenant>, Failure> {
+        let tenants = self.store.tenants().list().await.map_err(failed)?;
+        Ok(tenants.into_iter().find(|tenant| tenant.name == text || tenant.id.to_string() == text))
+    }
+
+    async fn known_tenant(&self, text: &str) -> Result<Tenant, Failure> {
+        let missing = || Failure::plain(format!("there is no tenant {text}")).next("see `velum clients list`");
+        self.tenant(text).await?.ok_or_else(missing)
+    }
+
+    async fn new_tenant(&self, name: &str) -> Result<Tenant, Failure> {
+        if name.parse::<TenantId>().is_ok() || name.trim().is_empty() {
+            return Err(Failure::plain(format!("there is no tenant {name}")).next("a new tenant is made by its name"));
+        }
+        let tenant = Tenant { id: TenantId::generate(), name: name.to_owned(), created_at: SystemClock.now() };
+        self.store.tenants().create(&tenant).await.map_err(failed)?;
+        Ok(tenant)
+    }
+}
+
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::because("the clients could not be reached", error)
+}

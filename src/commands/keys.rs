@@ -1,0 +1,104 @@
+//! `velum keys`: the keys of an installation, made where they will lie.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Subcommand, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::{Failure, settings};
+use crate::{
+    domain::clock::{Clock, SystemClock},
+    secrets::{self, Kind, SecretsError},
+    settings::Role,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make keys; one that is there is never overwritten
+    Generate {
+        /// Which key; a new `kek` is made beside the old ones and becomes the one that wraps
+        #[arg(long, value_enum, default_value = "all")]
+        kind: Wanted,
+        /// Folder for the keys; those of the encryption go into its folder `fhe`. Without it: VELUM_SECRETS_DIR and VELUM_FHE_DIR
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wanted {
+    /// Signs access tokens (RSA 3072)
+    Jwt,
+    /// Wraps the subjects' data keys
+    Kek,
+    /// Keyed hash of client secrets
+    Pepper,
+    /// Keyed hash of external references
+    BlindIndex,
+    /// Encrypts, compares and opens: three files
+    Fhe,
+    /// Every kind that is missing
+    All,
+}
+
+impl Wanted {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Jwt => Some(Kind::Jwt),
+            Self::Kek => Some(Kind::Kek),
+            Self::Pepper => Some(Kind::Pepper),
+            Self::BlindIndex => Some(Kind::BlindIndex),
+            Self::Fhe => Some(Kind::Fhe),
+            Self::All => None,
+        }
+    }
+}
+
+pub fn run(command: Command) -> Result<(), Failure> {
+    let Command::Generate { kind, out } = command;
+    let (secrets_dir, fhe_dir) = match out {
+        Some(out) => (out.clone(), out.join("fhe")),
+        None => {
+            let secrets = settings(Role::Tool)?.secrets;
+            (secrets.dir, secrets.fhe_dir)
+        }
+    };
+    let now = SystemClock.now();
+    let failed = |error| Failure::because("the key was not made", error);
+    match kind.kind() {
+        Some(kind) => report(make(kind, &secrets_dir, &fhe_dir, now).map_err(failed)?),
+        None => {
+            for kind in Kind::ALL {
+                // Another key-encryption key would change which one wraps: `all` completes a set, it rotates nothing.
+                match secrets::existing(kind, &secrets_dir, &fhe_dir) {
+                    Some(path) => println!("{kind:<12} kept {}", path.display()),
+                    None => report(make(kind, &secrets_dir, &fhe_dir, now).map_err(failed)?),
+                }
+            }
+        }
+    }
+    if matches!(kind, Wanted::Fhe | Wanted::All) {
+        println!("next: move {} to the keyholder's machine", fhe_dir.join("secret.key").display());
+    }
+    Ok(())
+}
+
+fn make(
+    kind: Kind,
+    secrets_dir: &Path,
+    fhe_dir: &Path,
+    now: time::OffsetDateTime,
+) -> Result<secrets::Made, SecretsError> {
+    let progress = ProgressBar::new_spinner().with_message(format!("making the {kind} key"));
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let made = secrets::make(kind, secrets_dir, fhe_dir, now);
+    progress.finish_and_clear();
+    made
+}
+
+fn report(made: secrets::Made) {
+    println!("{:<12} made {}", made.kind, made.path.display());
+}

@@ -1,0 +1,99 @@
+//! A server of our own for `demo` and `bench`: `velum serve` on its embedded defaults, in a folder that is thrown away.
+
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use reqwest::Client;
+
+use super::api_client::{ApiClient, Credential};
+use crate::{settings::FaceSettings, tls};
+
+/// First start makes keys and certificates and loads the models.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct LocalServer {
+    child: Child,
+    data: tempfile::TempDir,
+    base: String,
+}
+
+impl LocalServer {
+    pub fn start(face: &FaceSettings) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("velum-").tempdir().context("cannot make a temporary folder")?;
+        let port = free_port()?;
+        let log = fs::File::create(data.path().join("serve.log"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("serve")
+            .env("VELUM_DATA_DIR", data.path())
+            .env("VELUM_LISTEN", format!("127.0.0.1:{port}"))
+            .env("VELUM_MODELS_DIR", &face.models_dir)
+            .env("VELUM_ONNXRUNTIME", &face.onnxruntime)
+            .env("VELUM_LOG", "info")
+            // One person is verified more often here than anybody should be in a day.
+            .env("VELUM_KEYHOLDER_BUDGET_PER_SUBJECT", "1000000")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command.spawn().context("cannot start velum serve")?;
+        Ok(Self { child, data, base: format!("https://localhost:{port}") })
+    }
+
+    /// Waits until the server says that it is ready, then signs in with the credential that it made.
+    pub async fn ready(&mut self) -> Result<ApiClient> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("velum serve ended with {status}:\n{}", self.log());
+            }
+            if let Ok(client) = self.http_client()
+                && let Ok(answer) = client.get(format!("{}/readyz", self.base)).send().await
+                && answer.status().is_success()
+            {
+                let credential = fs::read(self.data.path().join("dev_client.json")).context("no dev_client.json")?;
+                let credential: Credential = serde_json::from_slice(&credential)?;
+                return ApiClient::sign_in(client, self.base.clone(), &credential).await;
+            }
+            if start.elapsed() > START_TIMEOUT {
+                bail!("velum serve was not ready after {} s:\n{}", START_TIMEOUT.as_secs(), self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Trusts the server's own certificate authority and nothing else.
+    fn http_client(&self) -> Result<Client> {
+        let trust = tls::public_client(&self.data.path().join("tls/ca.pem"))?;
+        Ok(Client::builder().tls_backend_preconfigured(trust).no_proxy().timeout(ANSWER_TIMEOUT).build()?)
+    }
+
+    /// Resident memory in bytes (Linux).
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.data.path().join("serve.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        // Best effort: the folder goes with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?.local_addr()?.port())
+}

@@ -1,0 +1,123 @@
+//! The command line: `velum --help` is its table of contents. One file for each command.
+
+mod api_client;
+mod bench;
+mod clients;
+mod config;
+mod demo;
+mod evaluate;
+mod failure;
+mod healthcheck;
+mod keyholder;
+mod keys;
+mod local_server;
+mod migrate;
+mod models;
+mod openapi;
+mod progress;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
+use crate::settings::{Role, Settings};
+
+/// Face matching that keeps embeddings encrypted.
+///
+/// Every setting is an environment variable VELUM_NAME, or a file named by VELUM_NAME_FILE; `velum config show` lists them.
+/// Without any, the embedded mode runs: one process, SQLite and self-made keys under ./data.
+#[derive(Parser)]
+#[command(name = "velum", version, propagate_version = true, arg_required_else_help = true, max_term_width = 110, after_help = EXIT_CODES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API over HTTPS
+    Serve,
+    /// Hold the secret keys in a process of their own and open decisions for `serve`, over mutual TLS
+    Keyholder,
+    /// Bring the databases to the schema of this program, or back
+    Migrate(migrate::Arguments),
+    /// Make the keys of an installation
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Give apps their credentials
+    #[command(subcommand)]
+    Clients(clients::Command),
+    /// Look at the face models
+    #[command(subcommand)]
+    Models(models::Command),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Ask a running server whether it is ready; for containers and load balancers
+    Healthcheck(healthcheck::Arguments),
+    /// Enrol a portrait on a server of its own, recognise it, refuse another, withdraw consent, erase
+    Demo(demo::DemoArgs),
+    /// Measure error rates on your own photos, and whether encryption changes any decision
+    Evaluate(evaluate::EvaluateArgs),
+    /// Measure each stage and whole verifications on this machine
+    Bench(bench::BenchArgs),
+}
+
+pub fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(command)),
+        Err(error) => Err(Failure::because("the program could not start its threads", error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve => serve::run().await,
+        Command::Keyholder => keyholder::run().await,
+        Command::Migrate(arguments) => migrate::run(arguments).await,
+        Command::Keys(command) => keys::run(command),
+        Command::Clients(command) => clients::run(command).await,
+        Command::Models(command) => models::run(command),
+        Command::Config(command) => config::run(command),
+        Command::Openapi => openapi::run(),
+        Command::Healthcheck(arguments) => healthcheck::run(arguments).await,
+        Command::Demo(arguments) => Ok(demo::run(&arguments, &settings(Role::Tool)?.face).await?),
+        Command::Evaluate(arguments) => Ok(evaluate::run(&arguments, &settings(Role::Tool)?.face)?),
+        Command::Bench(arguments) => Ok(bench::run(&arguments, &settings(Role::Tool)?.face).await?),
+    }
+}
+
+/// The settings of this process, or every problem with them.
+fn settings(role: Role) -> Result<Settings, Failure> {
+    Settings::from_environment(role).map_err(Failure::settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        for command in CommandLine::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line as an operator uses it: what it prints, what it refuses, and with which exit code.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// A folder of its own, and nothing of this machine's environment.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
+        command.current_dir(self.0.path()).env_clear().envs(variables.iter().copied()).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(&[], arguments)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[test]
+fn help_lists_the_commands_and_the_exit_codes() {
+    let help = Desk::new().run(&["--help"]);
+    assert_eq!(code(&help), 0);
+    for word in ["serve", "keyholder", "migrate", "keys", "clients", "models", "demo", "evaluate", "bench", "config"] {
+        assert!(out(&help).contains(word), "{word}");
+    }
+    assert!(out(&help).contains("0 done, 1 failed, 2 wrong usage or settings"));
+}
+
+#[test]
+fn wrong_usage_and_wrong_settings_end_with_2() {
+    let desk = Desk::new();
+    assert_eq!(code(&desk.run(&["nonsense"])), 2);
+    let variables = [("VELUM_LISEN", "0.0.0.0:443"), ("VELUM_MODE", "prod")];
+    for command in [["config", "check"].as_slice(), &["serve"], &["keyholder"], &["migrate"], &["models", "list"]] {
+        let refused = desk.run_with(&variables, command);
+        assert_eq!(code(&refused), 2, "{command:?}");
+        assert!(err(&refused).contains("VELUM_LISEN") && err(&refused).contains("VELUM_MODE"), "{command:?}");
+        assert!(err(&refused).contains("next: "), "{command:?}");
+    }
+    assert_eq!(fs::read_dir(desk.path()).unwrap().count(), 0, "a refused start leaves nothing behind");
+}
+
+#[test]
+fn config_show_redacts_and_says_where_each_setting_came_from() {
+    let variables = [("VELUM_DATABASE_URL", "postgres://velum:hunter2@db/velum"), ("VELUM_BLIND_INDEX_KEY", "canary")];
+    let shown = Desk::new().run_with(&variables, &["config", "show"]);
+    assert_eq!(code(&shown), 0);
+    assert!(out(&shown).contains("postgres://velum:[redacted]@db/velum"));
+    assert!(out(&shown).contains("environment") && out(&shown).contains("default") && out(&shown).contains("not set"));
+    assert!(!out(&shown).contains("hunter2") && !out(&shown).contains("canary"));
+}
+
+#[test]
+fn generated_keys_are_private_and_never_overwritten() {
+    let desk = Desk::new();
+    let made = desk.run(&["keys", "generate", "--out", "keys"]);
+    assert_eq!(code(&made), 0, "{}", err(&made));
+    assert!(out(&made).contains("next: move keys/fhe/secret.key"));
+    let names = ["jwt_signing.pem", "client_secret_pepper.key", "blind_index.key", "fhe/secret.key", "fhe/public.key"];
+    let paths = names.map(|name| desk.path().join("keys").join(name));
+    let before = paths.each_ref().map(|path| fs::read(path).unwrap());
+    for path in &paths {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        let secret = fs::read_to_string(path).unwrap_or_default();
+        assert!(secret.is_empty() || !out(&made).contains(secret.trim()), "a key was printed");
+    }
+
+    let again = desk.run(&["keys", "generate", "--out", "keys"]);
+    assert_eq!(code(&again), 0);
+    assert_eq!(out(&again).matches("kept").count(), 5);
+    assert_eq!(before, paths.each_ref().map(|path| fs::read(path).unwrap()));
+
+    let refused = desk.run(&["keys", "generate", "--kind", "pepper", "--out", "keys"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("never overwritten"));
+    assert_eq!(code(&desk.run(&["keys", "generate", "--kind", "kek", "--out", "keys"])), 0);
+    assert_eq!(fs::read_dir(desk.path().join("keys/kek")).unwrap().count(), 2);
+}
+
+#[test]
+fn databases_go_up_and_one_at_a_time_down() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path().join("data")).unwrap();
+    let status = desk.run(&["migrate", "status"]);
+    assert!(out(&status).contains("missing") && !out(&status).contains("applied"), "{}", err(&status));
+    let up = desk.run(&["migrate"]);
+    assert_eq!(code(&up), 0, "{}", err(&up));
+    for database in ["main: applied", "keystore: applied", "journal: applied"] {
+        assert!(out(&up).contains(database), "{}", out(&up));
+    }
+    assert!(out(&desk.run(&["migrate", "up"])).contains("main: nothing to do"));
+    let unnamed = desk.run(&["migrate", "down"]);
+    assert_eq!(code(&unnamed), 1);
+    assert!(err(&unnamed).contains("one database at a time"));
+    assert!(out(&desk.run(&["migrate", "down", "--database", "journal"])).contains("journal: took"));
+    assert!(out(&desk.run(&["migrate", "status", "--database", "journal"])).contains("missing"));
+}
+
+#[test]
+fn a_client_is_made_listed_and_disabled() {
+    let desk = Desk::new();
+    let made = desk.run(&["clients", "create", "--tenant", "clinic", "--name", "front desk", "--json"]);
+    assert_eq!(code(&made), 0, "{}", err(&made));
+    let made: serde_json::Value = serde_json::from_str(&out(&made)).unwrap();
+    let (client, secret) = (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
+    assert!(client.starts_with("cli_") && secret.starts_with("velum_secret_"));
+    assert_eq!(made["scope"], "subjects consents faces:enrol faces:verify");
+
+    let listed = out(&desk.run(&["clients", "list"]));
+    assert!(listed.contains(client) && listed.contains("active") && !listed.contains(secret));
+    assert_eq!(code(&desk.run(&["clients", "disable", "--tenant", "clinic", client])), 0);
+    assert!(out(&desk.run(&["clients", "list", "--tenant", "clinic"])).contains("disabled"));
+
+    let stranger = desk.run(&["clients", "disable", "--tenant", "elsewhere", client]);
+    assert_eq!(code(&stranger), 1);
+    assert!(err(&stranger).contains("there is no tenant elsewhere"));
+    assert_eq!(code(&desk.run(&["clients", "create", "--tenant", "clinic", "--scopes", "everything"])), 2);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_not_healthy() {
+    let desk = Desk::new();
+    let unknown = desk.run(&["healthcheck"]);
+    assert_eq!(code(&unknown), 1);
+    assert!(err(&unknown).contains("data/tls/ca.pem"), "{}", err(&unknown));
+}
+
+#[test]
+fn the_openapi_document_is_printed() {
+    let printed = Desk::new().run(&["openapi"]);
+    let document: serde_json::Value = serde_json::from_str(&out(&printed)).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+}
+
+#[test]
+fn models_are_listed_and_checked_and_an_altered_file_is_named() {
+    let desk = Desk::new();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let copy = desk.path().join("models");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(&models).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    assert!(out(&desk.run(&["models", "list"])).contains("licence"));
+    assert_eq!(code(&desk.run(&["models", "verify"])), 0);
+
+    let mut names = fs::read_dir(&copy).unwrap().map(|entry| entry.unwrap().path());
+    let model = names.find(|path| path.extension().is_some_and(|extension| extension == "onnx")).unwrap();
+    let mut bytes = fs::read(&model).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let refused = desk.run(&["models", "verify"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains(model.file_name().unwrap().to_str().unwrap()), "{}", err(&refused));
+}
