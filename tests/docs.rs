@@ -1,0 +1,86 @@
+//! The documents say what the program does: each setting stands in the table of docs/operations.md and no other does, each
+//! error code of the API in docs/api.md, and every link inside the repository leads somewhere.
+#![expect(clippy::expect_used, clippy::panic, reason = "a check that cannot read the documents has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use velum::http::openapi;
+use velum::settings::{Role, Settings};
+
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "CHANGELOG.md",
+    "docs/api.md",
+    "docs/compliance.md",
+    "docs/operations.md",
+    "docs/threat-model.md",
+    "models/LICENSES.md",
+    "samples/README.md",
+    "secrets/README.md",
+];
+
+#[test]
+fn the_table_of_settings_holds_every_setting_and_no_other() {
+    let read = Settings::read([], Role::Serve).effective.into_iter().map(|setting| setting.variable);
+    let settings: BTreeSet<String> = read.collect();
+    let operations = document("docs/operations.md");
+    let rows = operations.lines().filter(|line| line.starts_with("| `VELUM_"));
+    let names = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split(','));
+    let documented: BTreeSet<String> = names.map(|name| name.trim().trim_matches('`').to_owned()).collect();
+    assert_eq!(settings.difference(&documented).collect::<Vec<_>>(), [""; 0], "not in docs/operations.md");
+    assert_eq!(documented.difference(&settings).collect::<Vec<_>>(), [""; 0], "no longer a setting");
+}
+
+#[test]
+fn every_error_code_of_the_api_is_explained() {
+    let described: Value = serde_json::from_str(openapi::document_json()).expect("the OpenAPI document is JSON");
+    let api = document("docs/api.md");
+    let missing: Vec<_> = codes_of(&described).into_iter().filter(|code| !api.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
+}
+
+#[test]
+fn every_link_inside_the_repository_leads_somewhere() {
+    for name in DOCUMENTS {
+        for link in links(&document(name)) {
+            let file = link.split('#').next().expect("a link has a first part");
+            let target = root().join(name).parent().expect("a document lies in a folder").join(file);
+            assert!(file.is_empty() || target.exists(), "{name}: {link} leads nowhere");
+        }
+    }
+}
+
+/// Every code named in the description of a refusal under /v1.
+fn codes_of(described: &Value) -> BTreeSet<String> {
+    let mut codes = BTreeSet::new();
+    let paths = described["paths"].as_object().expect("an object of paths");
+    for (_, operations) in paths.iter().filter(|(path, _)| path.starts_with("/v1/")) {
+        for operation in operations.as_object().expect("an object of operations").values() {
+            let responses = operation["responses"].as_object().into_iter().flatten();
+            for (_, response) in responses.filter(|(status, _)| status.as_str() >= "400") {
+                let description = response["description"].as_str().unwrap_or_default();
+                let words = description.split(|character: char| !character.is_ascii_lowercase() && character != '_');
+                codes.extend(words.filter(|word| word.contains('_')).map(str::to_owned));
+            }
+        }
+    }
+    assert!(codes.contains("consent_required"), "found no codes: {codes:?}");
+    codes
+}
+
+/// The targets of `[text](target)` that are no addresses of other sites.
+fn links(text: &str) -> Vec<&str> {
+    let after = text.split("](").skip(1);
+    after.filter_map(|rest| rest.split(')').next()).filter(|target| !target.contains("://")).collect()
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
