@@ -27,7 +27,7 @@ use crate::{
     fhe::keys::{EvaluationKey, PublicKey},
     flows::{self, Flows, compute::Compute},
     http::{self, middleware::Draining},
-    keyholder::{Budgets, Keyholder, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
+    keyholder::{Keyholder, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError},
     settings::{KeyholderSettings, Mode, ServerSettings, Settings},
     store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
@@ -305,12 +305,7 @@ pub async fn local_keyholder(settings: &Settings, clock: Arc<dyn Clock>) -> Resu
     let server = &settings.keyholder_server;
     let journal = KeyholderJournal::connect(server.journal.expose_text(), settings.storage.pool_size).await;
     let journal = ready("keyholder's journal", settings, journal, KeyholderJournal::database).await?;
-    let budgets = Budgets {
-        per_subject: server.budgets.per_subject,
-        per_tenant: server.budgets.per_tenant,
-        per_day: server.budgets.per_day,
-    };
-    Ok(LocalKeyholder::new(secret, journal, budgets, clock))
+    Ok(LocalKeyholder::new(secret, journal, server.budgets, clock))
 }
 
 /// Where the embedded mode writes down the credential of its first client.

@@ -5,14 +5,15 @@ use serde_json::json;
 
 use super::{Failure, settings};
 use crate::{
-    auth::{Scopes, client_secret::ClientSecret},
+    auth::Scopes,
     domain::{
         clock::{Clock, SystemClock},
         id::{ClientId, TenantId},
     },
+    flows::clients::issue,
     secrets::{self, Secrets},
     settings::{Mode, Role, Settings},
-    store::{NewClient, Store, StoreError, Tenant},
+    store::{Store, StoreError, Tenant},
 };
 
 #[derive(Subcommand)]
@@ -86,21 +87,14 @@ impl Desk {
             Some(tenant) => tenant,
             None => self.new_tenant(tenant).await?,
         };
-        let (id, secret) = (ClientId::generate(), ClientSecret::generate());
-        let client = NewClient {
-            id,
-            name,
-            secret_hash: self.pepper.hash(id, &secret).to_bytes().to_vec(),
-            scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
-            created_at: SystemClock.now(),
-        };
+        let (client, credential) = issue(&self.pepper, name, &scopes, SystemClock.now());
         self.store.clients().create(tenant.id, client).await.map_err(failed)?;
-        let (tenant, id, scopes) = (tenant.id.to_string(), id.to_string(), scopes.to_string());
+        let (tenant, id, scopes) = (tenant.id.to_string(), credential.client.to_string(), scopes.to_string());
+        let secret = credential.secret.expose_text();
         if as_json {
-            let secret = secret.expose_text();
             println!("{}", json!({ "tenant": tenant, "client_id": id, "client_secret": secret, "scope": scopes }));
         } else {
-            println!("tenant         {tenant}\nclient_id      {id}\nclient_secret  {}", secret.expose_text());
+            println!("tenant         {tenant}\nclient_id      {id}\nclient_secret  {secret}");
             println!(
                 "scope          {scopes}\nThe secret is shown this once; keep it where the app reads its secrets."
             );

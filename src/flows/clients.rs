@@ -1,8 +1,13 @@
 //! Tenants and their credentials, for the operator's commands and the embedded mode's first start.
 
+use time::OffsetDateTime;
+
 use super::{FlowError, Flows};
 use crate::{
-    auth::{Scopes, client_secret::ClientSecret},
+    auth::{
+        Scopes,
+        client_secret::{ClientSecret, Pepper},
+    },
     domain::id::{ClientId, TenantId},
     store::{NewClient, Tenant},
 };
@@ -20,16 +25,22 @@ pub async fn create_tenant(flows: &Flows, name: &str) -> Result<TenantId, FlowEr
 }
 
 pub async fn create(flows: &Flows, tenant: TenantId, name: &str, scopes: Scopes) -> Result<NewCredential, FlowError> {
+    let (client, credential) = issue(&flows.pepper, name.to_owned(), &scopes, flows.now());
+    flows.store.clients().create(tenant, client).await?;
+    Ok(credential)
+}
+
+/// A client to store, with its secret hashed, and the credential to hand out.
+pub fn issue(pepper: &Pepper, name: String, scopes: &Scopes, now: OffsetDateTime) -> (NewClient, NewCredential) {
     let credential = NewCredential { client: ClientId::generate(), secret: ClientSecret::generate() };
     let client = NewClient {
         id: credential.client,
-        name: name.to_owned(),
-        secret_hash: flows.pepper.hash(credential.client, &credential.secret).to_bytes().to_vec(),
+        name,
+        secret_hash: pepper.hash(credential.client, &credential.secret).to_bytes().to_vec(),
         scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
-        created_at: flows.now(),
+        created_at: now,
     };
-    flows.store.clients().create(tenant, client).await?;
-    Ok(credential)
+    (client, credential)
 }
 
 pub async fn disable(flows: &Flows, tenant: TenantId, client: ClientId) -> Result<(), FlowError> {
