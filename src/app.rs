@@ -27,7 +27,7 @@ use crate::{
     fhe::keys::{EvaluationKey, PublicKey},
     flows::{self, Flows, compute::Compute},
     http::{self, middleware::Draining},
-    keyholder::{Keyholder, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
+    keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError},
     settings::{KeyholderSettings, Mode, ServerSettings, Settings},
     store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
@@ -56,6 +56,8 @@ pub enum StartError {
     KeysOfDifferentSets { folder: PathBuf, one: &'static str, other: &'static str },
     #[error("the keyholder cannot be reached as it is set")]
     Keyholder(#[from] RemoteSetupError),
+    #[error("the keyholder's journal cannot be written")]
+    KeyholderJournal(#[from] KeyholderError),
     #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
     KeyholderLacks { name: &'static str },
     #[error("the development client cannot be made")]
@@ -305,7 +307,7 @@ pub async fn local_keyholder(settings: &Settings, clock: Arc<dyn Clock>) -> Resu
     let server = &settings.keyholder_server;
     let journal = KeyholderJournal::connect(server.journal.expose_text(), settings.storage.pool_size).await;
     let journal = ready("keyholder's journal", settings, journal, KeyholderJournal::database).await?;
-    Ok(LocalKeyholder::new(secret, journal, server.budgets, clock))
+    Ok(LocalKeyholder::start(secret, journal, server.budgets, clock).await?)
 }
 
 /// Where the embedded mode writes down the credential of its first client.

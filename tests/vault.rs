@@ -170,18 +170,6 @@ fn write(path: &Path, text: &str, mode: u32) {
 }
 
 #[test]
-fn a_made_key_is_private_and_reads_back() {
-    let secrets = tempfile::tempdir().unwrap();
-    let path = secrets.path().join("kek/2026-11-20.key");
-    keyring::create_key(&path).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let keks = keyring::read_key_encryption_keys(secrets.path(), None).unwrap();
-    assert_eq!(keks.current().as_str(), "2026-11-20");
-    // A second one would make everything the first sealed unreadable.
-    assert!(matches!(keyring::create_key(&path), Err(KeyringError::Unwritable { .. })));
-}
-
-#[test]
 fn hex_and_base64_mean_the_same_key() {
     use base64::{Engine, prelude::BASE64_STANDARD};
     let folder = tempfile::tempdir().unwrap();

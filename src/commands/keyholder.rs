@@ -21,7 +21,6 @@ pub async fn run() -> Result<(), Failure> {
     }
     let (identity, edge_authority) = certificates(&settings)?;
     let keyholder = app::local_keyholder(&settings, Arc::new(SystemClock)).await.map_err(not_started)?;
-    keyholder.announce().await.map_err(not_started)?;
     let config = ServerConfig {
         listen: settings.keyholder_server.listen,
         identity,

@@ -35,19 +35,19 @@ impl EvaluationKey {
         Ok(self.bootstrap(&self.switch_key(&shifted)))
     }
 
-    /// From the flattened GLWE secret to the small LWE secret.
-    pub(crate) fn switch_key(&self, lwe: &LweCiphertextOwned<u64>) -> LweCiphertextOwned<u64> {
-        let mut small = LweCiphertext::new(0, LWE_DIMENSION.to_lwe_size(), MODULUS);
-        keyswitch_lwe_ciphertext(&self.key_switch, lwe, &mut small);
+    /// From the flattened GLWE secret and 64-bit words to the small LWE secret and 32-bit words.
+    pub(crate) fn switch_key(&self, lwe: &LweCiphertextOwned<u64>) -> LweCiphertextOwned<u32> {
+        let mut small = LweCiphertext::new(0, LWE_DIMENSION.to_lwe_size(), SMALL_MODULUS);
+        keyswitch_lwe_ciphertext_with_scalar_change(&self.key_switch, lwe, &mut small);
         small
     }
 
     /// The constant accumulator 1/4: rotated by a phase in [0, 1/2) it reads +1/4, by one in [1/2, 1) it reads -1/4.
-    pub(crate) fn bootstrap(&self, small: &LweCiphertextOwned<u64>) -> EncryptedDecision {
+    pub(crate) fn bootstrap(&self, small: &LweCiphertextOwned<u32>) -> EncryptedDecision {
         let mut accumulator = GlweCiphertext::new(0, GLWE_SIZE, POLYNOMIAL_SIZE, MODULUS);
         accumulator.get_mut_body().as_mut().fill(QUARTER);
         let turns = POLYNOMIAL_SIZE.to_blind_rotation_input_modulus_log();
-        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u64, usize, _>(small.as_view(), turns);
+        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u32, usize, _>(small.as_view(), turns);
         blind_rotate_assign(&switched, &mut accumulator, &self.bootstrap);
         let mut lwe = LweCiphertext::new(0, WIDE_LWE_DIMENSION.to_lwe_size(), MODULUS);
         extract_lwe_sample_from_glwe_ciphertext(&accumulator, &mut lwe, MonomialDegree(0));

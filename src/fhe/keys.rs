@@ -60,14 +60,14 @@ pub struct PublicKey {
 pub struct CompressedEvaluationKey {
     pub(super) key: KeyId,
     pub(super) bootstrap: SeededLweBootstrapKeyOwned<u64>,
-    pub(super) key_switch: SeededLweKeyswitchKeyOwned<u64>,
+    pub(super) key_switch: SeededLweKeyswitchKeyOwned<u32>,
 }
 
-/// Bootstrap key (Fourier domain) and key-switch key, ready for use: about 120 MB.
+/// Bootstrap key (Fourier domain) and key-switch key, ready for use: about 90 MB.
 pub struct EvaluationKey {
     pub(super) key: KeyId,
     pub(super) bootstrap: FourierLweBootstrapKeyOwned,
-    pub(super) key_switch: LweKeyswitchKeyOwned<u64>,
+    pub(super) key_switch: LweKeyswitchKeyOwned<u32>,
 }
 
 /// What one generation makes. The parts go to different parties.
@@ -104,7 +104,7 @@ impl SecretKeys {
         evaluation
     }
 
-    fn evaluation_key_through(&self, small: &LweSecretKeyOwned<u64>) -> CompressedEvaluationKey {
+    fn evaluation_key_through(&self, small: &LweSecretKeyOwned<u32>) -> CompressedEvaluationKey {
         let mut seeder = new_seeder();
         let bootstrap = par_allocate_and_generate_new_seeded_lwe_bootstrap_key(
             small,
@@ -121,7 +121,7 @@ impl SecretKeys {
             KEY_SWITCH_BASE_LOG,
             KEY_SWITCH_LEVELS,
             LWE_NOISE,
-            MODULUS,
+            SMALL_MODULUS,
             seeder.as_mut(),
         );
         CompressedEvaluationKey { key: self.key, bootstrap, key_switch }
@@ -188,7 +188,7 @@ impl EvaluationKey {
     }
 }
 
-fn new_small_secret() -> LweSecretKeyOwned<u64> {
+fn new_small_secret() -> LweSecretKeyOwned<u32> {
     let mut secrets = SecretRandomGenerator::<DefaultRandomGenerator>::new(new_seeder().seed());
     allocate_and_generate_new_binary_lwe_secret_key(LWE_DIMENSION, &mut secrets)
 }
@@ -201,7 +201,7 @@ pub(super) fn fresh_generator() -> RandomGenerator<DefaultRandomGenerator> {
 #[cfg(test)]
 impl KeySet {
     /// A key set together with the small LWE secret that [`generate`] throws away: to measure noise behind the key switch.
-    pub(super) fn with_small_secret() -> (Self, LweSecretKeyOwned<u64>) {
+    pub(super) fn with_small_secret() -> (Self, LweSecretKeyOwned<u32>) {
         let mut keys = generate();
         let small = new_small_secret();
         keys.evaluation = keys.secret.evaluation_key_through(&small);

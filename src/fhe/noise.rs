@@ -10,10 +10,10 @@
 //! * rounding the template to 23 bits: ε uniform of width 2^41 meets S·P: 2^82/12·N·(|P|²/4 + (ΣP)²/4), with (ΣP)² taken
 //!   as |P|², its mean for components of random sign (a vector of one sign reaches d·|P|², about eight times this
 //!   step's deviation, still under the modulus switch's);
-//! * key switch: rounding to 16 bits, N/2·2^96/12, and N·4 digits of base 2^4 meet the key's noise;
+//! * key switch (to words of 32 bits): rounding to 16 bits, N/2·2^96/12, and N·4 digits of base 2^4 meet the key's noise;
 //! * modulus switch to 2N = 4096 steps of width 2^52, centred: 2^104/12·(1 + n/4). The largest term by far.
 
-use tfhe::core_crypto::prelude::DynamicDistribution;
+use tfhe::core_crypto::prelude::{DynamicDistribution, UnsignedInteger};
 
 use crate::domain::matching::{MatchSpec, Metric, Threshold};
 
@@ -45,7 +45,7 @@ pub fn deviation(spec: &MatchSpec) -> Result<Deviation, EncodeError> {
         Metric::SquaredEuclid => 1.0 + 4.0 * encoding.norm_squared_max as f64,
         Metric::Cosine => encoding.norm_squared_max as f64,
     };
-    let row = variance(GLWE_NOISE) * (ring + 1.0);
+    let row = variance(GLWE_NOISE, 64) * (ring + 1.0);
     let digits = ring + encoding.template_coefficients() as f64;
     let probe = digits * exp2(2 * PROBE_BASE_LOG.0 as i32) / 12.0 * row;
     let template = probe_norm * row;
@@ -54,7 +54,7 @@ pub fn deviation(spec: &MatchSpec) -> Result<Deviation, EncodeError> {
 
     let kept_bits = KEY_SWITCH_BASE_LOG.0 * KEY_SWITCH_LEVELS.0;
     let key_digits = ring * KEY_SWITCH_LEVELS.0 as f64 * exp2(2 * KEY_SWITCH_BASE_LOG.0 as i32) / 12.0;
-    let key_switch = ring / 2.0 * uniform(kept_bits) + key_digits * variance(LWE_NOISE);
+    let key_switch = ring / 2.0 * uniform(kept_bits) + key_digits * variance(LWE_NOISE, 32);
 
     let turns_log = POLYNOMIAL_SIZE.0.ilog2() as usize + 1;
     let modulus_switch = uniform(turns_log) * (1.0 + LWE_DIMENSION.0 as f64 / 4.0);
@@ -92,10 +92,10 @@ fn uniform(bits: usize) -> f64 {
     exp2(-2 * bits as i32) / 12.0
 }
 
-/// Variance of an encryption noise in turns².
-fn variance(noise: DynamicDistribution<u64>) -> f64 {
+/// Variance, in turns², of an encryption noise under a modulus of 2^`modulus_log`.
+fn variance<Word: UnsignedInteger>(noise: DynamicDistribution<Word>, modulus_log: i32) -> f64 {
     match noise {
-        DynamicDistribution::TUniform(noise) => noise.variance(exp2(64)).0,
+        DynamicDistribution::TUniform(noise) => noise.variance(exp2(modulus_log)).0,
         DynamicDistribution::Gaussian(noise) => noise.std * noise.std,
     }
 }
@@ -178,7 +178,8 @@ mod tests {
                 let shifted = shift(&score, threshold).unwrap();
                 product.push(turns(decrypt_lwe_ciphertext(&wide, &shifted).0.wrapping_sub(exact)));
                 let switched = evaluation.switch_key(&shifted);
-                key_switch.push(turns(decrypt_lwe_ciphertext(&small, &switched).0.wrapping_sub(exact)));
+                let phase = u64::from(decrypt_lwe_ciphertext(&small, &switched).0) << 32;
+                key_switch.push(turns(phase.wrapping_sub(exact)));
                 decision.push(turns(after_modulus_switch(&small, &switched).wrapping_sub(exact)));
             }
             let formula = deviation(&spec).unwrap();
@@ -197,10 +198,11 @@ mod tests {
     }
 
     /// The phase that the blind rotation turns by.
-    fn after_modulus_switch(small: &LweSecretKeyOwned<u64>, lwe: &LweCiphertextOwned<u64>) -> u64 {
+    fn after_modulus_switch(small: &LweSecretKeyOwned<u32>, lwe: &LweCiphertextOwned<u32>) -> u64 {
         let log = POLYNOMIAL_SIZE.to_blind_rotation_input_modulus_log();
-        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u64, u64, _>(lwe.as_view(), log);
-        let mask: u64 = switched.mask().zip(small.as_ref()).map(|(a, &s)| a.wrapping_mul(s)).fold(0, u64::wrapping_add);
+        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u32, u64, _>(lwe.as_view(), log);
+        let mask = switched.mask().zip(small.as_ref()).map(|(a, &s)| a.wrapping_mul(u64::from(s)));
+        let mask = mask.fold(0, u64::wrapping_add);
         switched.body().wrapping_sub(mask) << (64 - log.0)
     }
 

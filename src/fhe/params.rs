@@ -9,19 +9,21 @@ use tfhe::{
             LweCiphertextConformanceParams, LweDimension, LweKeyswitchKeyConformanceParams, PolynomialSize,
         },
     },
-    shortint::{ClassicPBSParameters, parameters::v1_8::V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128},
+    shortint::parameters::{KeySwitch32PBSParameters, v1_8::V1_8_PARAM_MESSAGE_2_CARRY_2_KS32_PBS_TUNIFORM_2M128},
 };
 
-/// `V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128` of crate `tfhe` 1.8.2: 128-bit security and a failure
-/// probability of 2^-128 for its own four-bit bootstraps, both by the library's estimate. LWE n = 918, TUniform(45);
-/// GLWE k = 1, N = 2048, TUniform(17); bootstrap base 2^23, one level; key switch base 2^4, four levels; q = 2^64.
+/// `V1_8_PARAM_MESSAGE_2_CARRY_2_KS32_PBS_TUNIFORM_2M128` of crate `tfhe` 1.8.2: 128-bit security and a failure
+/// probability of 2^-128 for its own four-bit bootstraps, both by the library's estimate. LWE n = 918, TUniform(13) of
+/// 2^32; GLWE k = 1, N = 2048, TUniform(17) of 2^64; bootstrap base 2^23, one level; key switch base 2^4, four levels.
+/// It differs from the library's 64-bit set in the words of the small ciphertext only: the same noise for its modulus,
+/// half the key-switch key to read.
 ///
 /// We bootstrap to one bit instead of four. What a wrong decision near the threshold means for us is derived in
 /// [`super::noise`].
-const LIBRARY_SET: ClassicPBSParameters = V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128;
+const LIBRARY_SET: KeySwitch32PBSParameters = V1_8_PARAM_MESSAGE_2_CARRY_2_KS32_PBS_TUNIFORM_2M128;
 
 /// Name of the set, stored with every template: ciphertexts of another set are refused, never guessed at.
-pub const PARAMETER_ID: &str = "tfhe-1.8-m2c2-tuniform-2m128";
+pub const PARAMETER_ID: &str = "tfhe-1.8-m2c2-ks32-tuniform-2m128";
 
 /// [`PARAMETER_ID`] as it stands in binary frames.
 pub(super) const PARAMETER_NUMBER: u16 = 1;
@@ -32,13 +34,16 @@ pub(super) const GLWE_SIZE: GlweSize = GlweSize(GLWE_DIMENSION.0 + 1);
 pub(super) const POLYNOMIAL_SIZE: PolynomialSize = LIBRARY_SET.polynomial_size;
 /// Dimension of the LWE ciphertexts that live under the flattened GLWE secret: k·N.
 pub(super) const WIDE_LWE_DIMENSION: LweDimension = LweDimension(GLWE_DIMENSION.0 * POLYNOMIAL_SIZE.0);
-pub(super) const LWE_NOISE: DynamicDistribution<u64> = LIBRARY_SET.lwe_noise_distribution;
+pub(super) const LWE_NOISE: DynamicDistribution<u32> = LIBRARY_SET.lwe_noise_distribution;
 pub(super) const GLWE_NOISE: DynamicDistribution<u64> = LIBRARY_SET.glwe_noise_distribution;
 pub(super) const BOOTSTRAP_BASE_LOG: DecompositionBaseLog = LIBRARY_SET.pbs_base_log;
 pub(super) const BOOTSTRAP_LEVELS: DecompositionLevelCount = LIBRARY_SET.pbs_level;
 pub(super) const KEY_SWITCH_BASE_LOG: DecompositionBaseLog = LIBRARY_SET.ks_base_log;
 pub(super) const KEY_SWITCH_LEVELS: DecompositionLevelCount = LIBRARY_SET.ks_level;
-pub(super) const MODULUS: CiphertextModulus<u64> = CiphertextModulus::new_native();
+/// q = 2^64, of everything under the GLWE secret.
+pub(super) const MODULUS: CiphertextModulus<u64> = LIBRARY_SET.ciphertext_modulus;
+/// 2^32, of what lies between key switch and bootstrap.
+pub(super) const SMALL_MODULUS: CiphertextModulus<u32> = LIBRARY_SET.post_keyswitch_ciphertext_modulus;
 
 /// Decomposition of the probe's GGSW ciphertext: the bootstrap's own. A second level would double the cost of the
 /// external product to lower a noise that is already a sixth of the modulus switch's.
@@ -76,12 +81,12 @@ pub(super) fn bootstrap_key_shape() -> LweBootstrapKeyConformanceParams<u64> {
     }
 }
 
-pub(super) fn key_switch_key_shape() -> LweKeyswitchKeyConformanceParams<u64> {
+pub(super) fn key_switch_key_shape() -> LweKeyswitchKeyConformanceParams<u32> {
     LweKeyswitchKeyConformanceParams {
         decomp_base_log: KEY_SWITCH_BASE_LOG,
         decomp_level_count: KEY_SWITCH_LEVELS,
         output_lwe_size: LWE_DIMENSION.to_lwe_size(),
         input_lwe_dimension: WIDE_LWE_DIMENSION,
-        ciphertext_modulus: MODULUS,
+        ciphertext_modulus: SMALL_MODULUS,
     }
 }

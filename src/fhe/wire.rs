@@ -126,7 +126,7 @@ framed! {
     PublicBody { zero: SeededGlweCiphertextOwned<u64> } PublicVersions, 3, "velum public key", 20_000;
     EvaluationBody {
         bootstrap: SeededLweBootstrapKeyOwned<u64>,
-        key_switch: SeededLweKeyswitchKeyOwned<u64>,
+        key_switch: SeededLweKeyswitchKeyOwned<u32>,
     } EvaluationVersions, 4, "velum evaluation key", 40_000_000;
     SecretBody { glwe: GlweSecretKeyOwned<u64> } SecretVersions, 5, "velum secret key", 20_000;
 }

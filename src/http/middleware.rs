@@ -14,7 +14,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        ConnectionType, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -48,7 +48,7 @@ impl Draining {
 /// The outermost layer. Nothing that names a person passes through its log line: the route is logged as its pattern,
 /// never as the path, and no address, header or body at all.
 pub async fn around(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
@@ -57,6 +57,10 @@ pub async fn around(
     let span = tracing::info_span!("request", request_id = id, trace_id);
     // The request itself must not be cloned here: the router writes into it.
     let (method, path) = (request.method().clone(), request.path().to_owned());
+    // HEAD is GET without the body (RFC 9110, 9.3.2), which the connection itself leaves out.
+    if method == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
     let limit = request.app_data::<Limits>().map_or(REQUEST_TIMEOUT_DEFAULT, |limits| limits.request_timeout);
 
     let answered = match timeout(limit, next.call(request).instrument(span.clone())).await {

@@ -33,17 +33,20 @@ pub struct LocalKeyholder {
 }
 
 impl LocalKeyholder {
-    pub fn new(secret: SecretKeys, journal: KeyholderJournal, budgets: Budgets, clock: Arc<dyn Clock>) -> Self {
-        Self { secret, journal, budgets, clock }
+    /// Writes the first audit line of this process, so that a journal which cannot be written stops the start.
+    pub async fn start(
+        secret: SecretKeys,
+        journal: KeyholderJournal,
+        budgets: Budgets,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, KeyholderError> {
+        let keyholder = Self { secret, journal, budgets, clock };
+        keyholder.note(AuditEvent { event: "keyholder_started", ..AuditEvent::default() }).await?;
+        Ok(keyholder)
     }
 
     pub fn key_id(&self) -> KeyId {
         self.secret.key_id()
-    }
-
-    /// Writes the first audit line of this process, so that a journal which cannot be written stops the start.
-    pub async fn announce(&self) -> Result<(), KeyholderError> {
-        self.note(AuditEvent { event: "keyholder_started", ..AuditEvent::default() }).await
     }
 
     pub async fn open(&self, request: OpenRequest, caller: Caller) -> Result<Decision, KeyholderError> {

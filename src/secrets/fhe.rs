@@ -17,7 +17,7 @@ pub fn read_public_key(folder: &Path) -> Result<PublicKey, SecretsError> {
     read(&folder.join(PUBLIC), PublicKey::from_bytes)
 }
 
-/// Compares what is encrypted. Hundreds of milliseconds and about 120 MB once expanded.
+/// Compares what is encrypted. Hundreds of milliseconds and about 90 MB once expanded.
 pub fn read_evaluation_key(folder: &Path) -> Result<CompressedEvaluationKey, SecretsError> {
     read(&folder.join(EVALUATION), CompressedEvaluationKey::from_bytes)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::id::{ClientId, TenantId};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Client {
     pub id: ClientId,
     pub tenant: TenantId,

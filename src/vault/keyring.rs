@@ -6,8 +6,7 @@
 use std::{
     collections::HashSet,
     fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +16,6 @@ use zeroize::Zeroizing;
 use super::{
     VaultError,
     envelope::{KekId, KeyEncryptionKey, KeyEncryptionKeys},
-    random,
 };
 
 pub const KEY_BYTES: usize = 32;
@@ -29,8 +27,6 @@ const DISTINCT_BYTES_MIN: usize = 16;
 pub enum KeyringError {
     #[error("cannot read key file {path}: {source}", path = .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("cannot write key file {path}: {source}", path = .path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
     #[error("key file {path} can be read by others (mode {mode:03o}); run: chmod 600 {path}", path = .path.display())]
     OpenToOthers { path: PathBuf, mode: u32 },
     #[error("key file {path} does not hold 32 bytes in base64 or hex", path = .path.display())]
@@ -91,18 +87,6 @@ pub fn read_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyringError>
 pub fn key_from_text(text: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyTextError> {
     let key = decode(text.trim_ascii()).ok_or(KeyTextError::NotAKey)?;
     if is_weak(&key) { Err(KeyTextError::Weak) } else { Ok(key) }
-}
-
-/// Writes a fresh random key, mode 0600. An existing file is never overwritten: that would lose what it sealed.
-pub fn create_key(path: &Path) -> Result<(), KeyringError> {
-    let unwritable = |source| KeyringError::Unwritable { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(unwritable)?;
-    }
-    let key = Zeroizing::new(random::<KEY_BYTES>()?);
-    let text = Zeroizing::new(BASE64_STANDARD.encode(*key) + "\n");
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(unwritable)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(unwritable)
 }
 
 fn kek_id(path: &Path) -> Result<KekId, KeyringError> {

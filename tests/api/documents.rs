@@ -1,3 +1,5 @@
+use std::{io::ErrorKind, process::Command};
+
 use super::helpers::TestApp;
 
 /// The committed document is the one that this program serves. To renew it: VELUM_UPDATE=1 cargo test --test api
@@ -34,6 +36,29 @@ async fn the_docs_page_is_served_from_inside_and_asks_nobody_else() {
     stranger.get("/docs/nowhere.js").await.expect_problem(404, "not_found");
     let document = stranger.get("/openapi.json").await.expect(200).json();
     assert_eq!(document["openapi"], "3.1.0");
+}
+
+/// What our own policy would stop (an inline script, an asset from elsewhere) shows only where a browser runs the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_docs_page_works_in_a_real_browser() {
+    let app = TestApp::start().await;
+    let profile = tempfile::tempdir().unwrap();
+    let page = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=20000", "--timeout=60000", "--dump-dom"])
+        .arg(format!("https://localhost:{}/docs/", app.running.address.port()))
+        .output();
+    let page = match page {
+        Ok(page) => String::from_utf8_lossy(&page.stdout).into_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return eprintln!("skipped: no chromium here; scripts/setup.sh --tests installs it");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for path in ["/oauth/token", "/v1/subjects/{subject}/enrolments", "/v1/subjects/{subject}/verifications"] {
+        assert!(page.contains(&format!("data-path=\"{path}\"")), "{path} is not on the page: {page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,4 +11,5 @@ mod enrol;
 mod erase;
 mod outages;
 mod problems;
+mod process;
 mod verify;

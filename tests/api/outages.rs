@@ -1,8 +1,24 @@
-use std::time::{Duration, Instant};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use actix_web::dev::ServerHandle;
 use futures_util::future::join_all;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use velum::{
+    keyholder::{
+        DEFAULT_BUDGETS, LocalKeyholder,
+        server::{self, ServerConfig},
+    },
+    secrets,
+    store::KeyholderJournal,
+    tls::development,
+};
 
-use super::helpers::{Kind, TestApp, databases::postgres_url, each_database, photos};
+use super::helpers::{Kind, TestApp, databases::postgres_url, each_database, engine, photos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_answers_503_at_once_and_recovers() {
@@ -46,6 +62,47 @@ async fn a_keyholder_that_is_away_is_a_503_and_nothing_is_lost() {
         assert_eq!(enrolments["data"].as_array().unwrap().len(), 2);
     })
     .await;
+}
+
+/// A keyholder behind mutual TLS, with the certificates that the server under test made for it.
+async fn keyholder_of(app: &TestApp, listen: SocketAddr) -> (ServerHandle, JoinHandle<std::io::Result<()>>) {
+    let made = development::ensure(&app.data_dir.path().join("tls"), &[], OffsetDateTime::now_utc()).unwrap();
+    let journal = KeyholderJournal::connect(&app.databases.journal, 2).await.unwrap();
+    journal.migrate().await.unwrap();
+    let secret = secrets::read_secret_keys(&engine::fhe_dir()).unwrap();
+    let keyholder = LocalKeyholder::start(secret, journal, DEFAULT_BUDGETS, app.clock.clone()).await.unwrap();
+    let config = ServerConfig {
+        listen,
+        identity: made.keyholder,
+        edge_authority: made.authority,
+        admitted_edges: vec![],
+        workers: 1,
+    };
+    let server = server::start(TcpListener::bind(listen).unwrap(), &config, Arc::new(keyholder)).unwrap();
+    (server.handle(), tokio::spawn(server))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyholder_elsewhere_is_missed_and_found_again_without_a_restart() {
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let app = TestApp::spawn(Kind::Sqlite, &[("KEYHOLDER", &format!("https://{listen}"))]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    for _ in 0..2 {
+        let answer = client.verify(&subject, photos::collins()).await.expect_problem(503, "keyholder_unavailable");
+        assert!(answer.header("retry-after").is_some());
+        client.get("/readyz").await.expect(503);
+
+        let (handle, task) = keyholder_of(&app, listen).await;
+        client.get("/readyz").await.expect(200);
+        assert_eq!(client.verify(&subject, photos::collins()).await.expect(201).json()["decision"], "match");
+        assert_eq!(client.verify(&subject, photos::hopper()).await.expect(201).json()["decision"], "no_match");
+        handle.stop(true).await;
+        task.await.unwrap().unwrap();
+    }
+    let kept = client.get(&format!("/v1/subjects/{subject}/verifications")).await.expect(200).json();
+    assert_eq!(kept["data"].as_array().unwrap().len(), 4, "the answered ones, and no half of the others");
 }
 
 #[tokio::test(flavor = "multi_thread")]

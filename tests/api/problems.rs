@@ -74,6 +74,21 @@ async fn errors_of_the_framework_are_problems_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn head_answers_as_get_does_without_a_body() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    for path in ["/livez", "/openapi.json", "/v1/subjects", "/v1/subjects/sub_nobody", "/nowhere"] {
+        let head = client.send(client.request(Method::HEAD, path)).await;
+        let get = client.get(path).await;
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        assert_eq!(head.text, "", "{path}");
+    }
+    let answer = client.send(client.request(Method::HEAD, "/oauth/token")).await.expect(405);
+    assert_eq!(answer.header("allow"), Some("POST"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_answer_has_its_request_id_and_the_security_headers() {
     let app = TestApp::start().await;
     let client = app.client().await;

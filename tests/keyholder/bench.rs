@@ -145,7 +145,8 @@ impl Bench {
     }
 
     pub async fn local(&self, secret: SecretKeys) -> Arc<LocalKeyholder> {
-        Arc::new(LocalKeyholder::new(secret, self.journal().await, self.budgets, self.clock.clone()))
+        let started = LocalKeyholder::start(secret, self.journal().await, self.budgets, self.clock.clone()).await;
+        Arc::new(started.unwrap())
     }
 
     /// Starts it, or starts it anew on the same journal (and, for a server, at the same address).
@@ -192,10 +193,14 @@ impl Bench {
         Keyholder::Remote(RemoteKeyholder::new(&format!("https://{}", self.address()), client, key).unwrap())
     }
 
+    /// What the keyholder wrote down since it started; each start is a line of its own, the first of all is one.
     pub async fn audit_lines(&self) -> Vec<AuditLine> {
         let journal = self.journal().await;
         assert!(matches!(journal.verify_chain().await.unwrap(), Chain::Whole { .. }));
-        journal.audit_lines(0, 1_000).await.unwrap()
+        let mut lines = journal.audit_lines(0, 1_000).await.unwrap();
+        assert_eq!(lines[0].event, "keyholder_started");
+        lines.retain(|line| line.event != "keyholder_started");
+        lines
     }
 }
 

@@ -1,6 +1,6 @@
 //! The server under test.
 
-use std::{ffi::OsString, future::Future, sync::Arc, time::Duration};
+use std::{ffi::OsString, future::Future, path::Path, sync::Arc};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,7 +11,6 @@ use velum::{
     domain::clock::ManualClock,
     flows::clients::{self, NewCredential},
     settings::{PREFIX, Role, Settings},
-    tls,
 };
 
 use super::{
@@ -48,7 +47,7 @@ impl TestApp {
         engine::make_keys_once();
         let data_dir = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data_dir.path());
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let own = [
             ("DATA_DIR", data_dir.path().display().to_string()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
@@ -92,36 +91,29 @@ impl TestApp {
     }
 
     pub fn credential(&self) -> (String, String) {
-        let text = std::fs::read_to_string(self.data_dir.path().join("dev_client.json")).unwrap();
-        let credential: Value = serde_json::from_str(&text).unwrap();
-        let member = |name: &str| credential[name].as_str().expect("a member of the credential").to_owned();
-        (member("client_id"), member("client_secret"))
+        credential_in(self.data_dir.path())
     }
 
     async fn client_with(&self, id: &str, secret: &str, scope: &str) -> Client {
-        let client = self.stranger();
-        let mut form = vec![("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)];
-        form.extend((!scope.is_empty()).then_some(("scope", scope)));
-        let answer = client.post_token(&form).await.expect(200);
-        Client { token: Some(answer.json()["access_token"].as_str().expect("a token").to_owned()), ..client }
+        self.stranger().with_token(id, secret, scope).await
     }
 
     /// Somebody without a token.
     pub fn stranger(&self) -> Client {
         let authority = self.running.authority.as_deref().expect("a certificate authority of its own");
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::public_client(authority).unwrap())
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(60))
-            .build()
-            .unwrap();
-        Client { http, base: format!("https://localhost:{}", self.running.address.port()), token: None }
+        Client::stranger(authority, self.running.address.port())
     }
 }
 
-fn onnxruntime(root: &std::path::Path) -> String {
+/// Id and secret of the client that the first start made.
+pub fn credential_in(data_dir: &Path) -> (String, String) {
+    let text = std::fs::read_to_string(data_dir.join("dev_client.json")).unwrap();
+    let credential: Value = serde_json::from_str(&text).unwrap();
+    let member = |name: &str| credential[name].as_str().expect("a member of the credential").to_owned();
+    (member("client_id"), member("client_secret"))
+}
+
+pub fn onnxruntime(root: &Path) -> String {
     let given = std::env::var("VELUM_ONNXRUNTIME").ok();
     given.unwrap_or_else(|| root.join("runtime/libonnxruntime.so.1.31.1").display().to_string())
 }

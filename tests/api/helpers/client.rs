@@ -1,6 +1,6 @@
 //! A client app: HTTPS, a token, and the answers as they came.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, path::Path, time::Duration};
 
 use actix_web::web::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -12,6 +12,7 @@ use reqwest::{
     multipart::{Form, Part},
 };
 use serde_json::{Value, json};
+use velum::tls;
 
 pub struct Answer {
     pub status: StatusCode,
@@ -88,6 +89,27 @@ pub struct Client {
 }
 
 impl Client {
+    /// Somebody without a token.
+    pub fn stranger(authority: &Path, port: u16) -> Self {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::public_client(authority).unwrap())
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        Self { http, base: format!("https://localhost:{port}"), token: None }
+    }
+
+    /// The client app with this credential; an empty scope means all it may have.
+    pub async fn with_token(self, id: &str, secret: &str, scope: &str) -> Self {
+        let mut form = vec![("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)];
+        form.extend((!scope.is_empty()).then_some(("scope", scope)));
+        let answer = self.post_token(&form).await.expect(200);
+        Self { token: Some(answer.json()["access_token"].as_str().expect("a token").to_owned()), ..self }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {

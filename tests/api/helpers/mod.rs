@@ -3,11 +3,11 @@
 mod app;
 mod client;
 pub mod databases;
-mod engine;
+pub mod engine;
 pub mod photos;
 
 pub use self::{
-    app::{TestApp, each_database},
+    app::{TestApp, credential_in, each_database, onnxruntime},
     client::{Client, WithForm, streamed},
     databases::Kind,
 };
