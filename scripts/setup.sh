@@ -11,10 +11,10 @@ command -v dpkg-query >/dev/null || fail "this script knows Debian and its relat
 
 packages=(ca-certificates gcc libc6-dev libpq-dev python3 python3-pip)
 # util-linux: setpriv, for Postgres refuses to run as root
-[ "${1:-}" = --tests ] && packages+=(chromium postgresql-15 shellcheck util-linux)
+[ "${1:-}" = --tests ] && packages+=(chromium postgresql shellcheck util-linux)
 
 no_cluster=/etc/postgresql-common/createcluster.d/velum-test.conf
-if [ "${1:-}" = --tests ] && [ ! -e /usr/lib/postgresql/15/bin/postgres ]; then
+if [ "${1:-}" = --tests ] && ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
     # Debian's package makes and starts a database server of its own; the tests bring theirs, so it is told not to.
     # shellcheck disable=SC2046 # none, "env" or "sudo --non-interactive"
     step 1m "no database server of Debian's own" $(as_root) \

@@ -25,7 +25,7 @@ use crate::{
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::keys::{EvaluationKey, PublicKey},
-    flows::{self, Flows, compute::Compute},
+    flows::{self, Flows, compute::Compute, uploads::Uploads},
     http::{self, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError},
@@ -138,6 +138,7 @@ impl App {
             tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
             pepper: secrets.pepper,
             compute,
+            uploads: Uploads::new(settings.compute.upload_bytes),
             clock,
             default_false_match_rate: settings.default_false_match_rate,
         });

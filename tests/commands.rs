@@ -110,7 +110,7 @@ fn databases_go_up_and_one_at_a_time_down() {
     let desk = Desk::new();
     fs::create_dir(desk.path().join("data")).unwrap();
     let status = desk.run(&["migrate", "status"]);
-    assert!(out(&status).contains("missing") && !out(&status).contains("applied"), "{}", err(&status));
+    assert!(out(&status).contains("is not there") && !out(&status).contains("applied"), "{}", err(&status));
     let up = desk.run(&["migrate"]);
     assert_eq!(code(&up), 0, "{}", err(&up));
     for database in ["main: applied", "keystore: applied", "journal: applied"] {
@@ -122,6 +122,99 @@ fn databases_go_up_and_one_at_a_time_down() {
     assert!(err(&unnamed).contains("one database at a time"));
     assert!(out(&desk.run(&["migrate", "down", "--database", "journal"])).contains("journal: took"));
     assert!(out(&desk.run(&["migrate", "status", "--database", "journal"])).contains("missing"));
+}
+
+#[test]
+fn a_migration_before_the_first_start_makes_the_keys_that_the_start_wants() {
+    let desk = Desk::new();
+    assert_eq!(code(&desk.run(&["migrate", "status"])), 0);
+    assert_eq!(fs::read_dir(desk.path()).unwrap().count(), 0, "looking leaves nothing behind");
+    assert_eq!(code(&desk.run(&["migrate"])), 0);
+    // Opens the databases with the keys.
+    let made = desk.run(&["clients", "create", "--tenant", "clinic"]);
+    assert_eq!(code(&made), 0, "{}", err(&made));
+}
+
+#[test]
+fn an_evaluation_key_is_made_anew_beside_its_secret_key_and_over_none() {
+    let desk = Desk::new();
+    assert_eq!(code(&desk.run(&["keys", "generate", "--kind", "fhe", "--out", "keys"])), 0);
+    let evaluation = desk.path().join("keys/fhe/evaluation.key");
+    let refused = desk.run(&["keys", "generate", "--kind", "evaluation", "--out", "keys"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("never overwritten"));
+    fs::remove_file(&evaluation).unwrap();
+    assert_eq!(code(&desk.run(&["keys", "generate", "--kind", "evaluation", "--out", "keys"])), 0);
+    assert!(fs::metadata(&evaluation).unwrap().len() > 10_000_000);
+
+    // What is left of a set is never replaced by another.
+    fs::remove_file(desk.path().join("keys/fhe/public.key")).unwrap();
+    let refused = desk.run(&["keys", "generate", "--kind", "fhe", "--out", "keys"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("is there already"), "{}", err(&refused));
+}
+
+#[test]
+fn the_keyholders_journal_is_exported_and_checked() {
+    let desk = Desk::new();
+    let missing = desk.run(&["journal", "verify"]);
+    assert_eq!(code(&missing), 1);
+    assert!(err(&missing).contains("there is no journal"));
+    assert_eq!(code(&desk.run(&["migrate"])), 0);
+    assert!(out(&desk.run(&["journal", "verify"])).starts_with("whole: 0 lines"));
+    assert_eq!(out(&desk.run(&["journal", "export"])), "");
+}
+
+/// What this repository's own shell has: models and, for the trials, the runtime library. And what a trial must not touch.
+fn run_trial(desk: &Desk, arguments: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = |name: &str| root.join(name).display().to_string();
+    let runtime = std::env::var("VELUM_ONNXRUNTIME").unwrap_or_else(|_| path("runtime/libonnxruntime.so.1.31.1"));
+    let precious = format!("sqlite:{}", desk.path().join("precious.db").display());
+    let variables = [
+        ("VELUM_MODELS_DIR", path("models")),
+        ("VELUM_ONNXRUNTIME", runtime),
+        ("VELUM_DATABASE_URL", precious),
+        ("VELUM_KEYHOLDER_LISTEN", "127.0.0.1:1".to_owned()),
+    ];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let output = desk.run_with(&variables, arguments);
+    assert_eq!(code(&output), 0, "{}{}", out(&output), err(&output));
+    assert_eq!(fs::read_dir(desk.path()).unwrap().count(), 0, "a trial works in a folder of its own");
+    output
+}
+
+#[test]
+fn bench_measures_what_it_promises_and_touches_nobodys_database() {
+    let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/eileen_collins.png").display().to_string();
+    let output =
+        run_trial(&Desk::new(), &["bench", "--runs", "1", "--verifications", "4", "--json", "--photo", &photo]);
+    let figures: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    for name in [
+        "decision_cpu_ms",
+        "probe_encrypt_ms",
+        "verification_p50_ms",
+        "verification_p95_ms",
+        "verifications_per_second",
+        "template_bytes",
+        "evaluation_key_bytes",
+        "rss_bytes",
+        "rss_bytes_doubled",
+    ] {
+        assert!(figures[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {figures}");
+    }
+    assert!(figures["template_bytes"].as_u64().unwrap() <= 20_000);
+}
+
+#[test]
+fn the_demo_tells_two_people_apart() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").display().to_string();
+    let told = out(&run_trial(&Desk::new(), &["demo", "--samples", &samples]));
+    assert_eq!(told.matches("  match ").count(), 6, "{told}");
+    assert_eq!(told.matches("no_match").count(), 1);
+    for word in ["refused, consent_required (403)", "refused: consent_required (403)", "not_found (404)"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
 }
 
 #[test]

@@ -62,8 +62,9 @@ fn codes_of(described: &Value) -> BTreeSet<String> {
             let responses = operation["responses"].as_object().into_iter().flatten();
             for (_, response) in responses.filter(|(status, _)| status.as_str() >= "400") {
                 let description = response["description"].as_str().unwrap_or_default();
-                let words = description.split(|character: char| !character.is_ascii_lowercase() && character != '_');
-                codes.extend(words.filter(|word| word.contains('_')).map(str::to_owned));
+                let listed = description.split_once("Codes:").map(|(_, codes)| codes).unwrap_or_default();
+                let words = listed.split(|character: char| !character.is_ascii_lowercase() && character != '_');
+                codes.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
             }
         }
     }

@@ -333,6 +333,24 @@ mod production {
     }
 
     #[test]
+    fn an_authority_that_made_itself_is_refused_for_the_link_to_the_keyholder() {
+        let folder = TempDir::new().unwrap();
+        let made = tls::development::ensure(folder.path(), &[], OffsetDateTime::now_utc()).unwrap();
+        let authority = made.authority.display().to_string();
+        assert_eq!(House::new().with("VELUM_KEYHOLDER_CA_FILE", &authority).complaints(), ["VELUM_KEYHOLDER_CA_FILE"]);
+        let variables = [("VELUM_MODE", "production"), ("VELUM_KEYHOLDER_EDGE_CA_FILE", authority.as_str())];
+        let refused = complaints(read_as(Role::Keyholder, &variables));
+        assert!(refused.contains(&"VELUM_KEYHOLDER_EDGE_CA_FILE".to_owned()), "{refused:?}");
+    }
+
+    #[test]
+    fn an_edge_that_holds_the_secret_key_is_refused() {
+        let house = House::new();
+        write(&house.folder, "fhe/secret.key", "x", 0o600);
+        assert_eq!(house.complaints(), ["VELUM_FHE_DIR"]);
+    }
+
+    #[test]
     fn short_and_shared_database_passwords_are_refused() {
         for password in ["postgres", "velum", "changeme", "password", "123456", ""] {
             let url = format!("postgres://velum:{password}@db/velum");

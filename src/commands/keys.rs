@@ -40,6 +40,8 @@ pub enum Wanted {
     BlindIndex,
     /// Encrypts, compares and opens: three files
     Fhe,
+    /// Compares: another evaluation key for the `secret.key` that is there, should the first be lost
+    Evaluation,
     /// Every kind that is missing
     All,
 }
@@ -52,7 +54,7 @@ impl Wanted {
             Self::Pepper => Some(Kind::Pepper),
             Self::BlindIndex => Some(Kind::BlindIndex),
             Self::Fhe => Some(Kind::Fhe),
-            Self::All => None,
+            Self::Evaluation | Self::All => None,
         }
     }
 }
@@ -69,6 +71,10 @@ pub fn run(command: Command) -> Result<(), Failure> {
     let now = SystemClock.now();
     let failed = |error| Failure::because("the key was not made", error);
     match kind.kind() {
+        None if kind == Wanted::Evaluation => {
+            let path = secrets::make_evaluation_key(&fhe_dir).map_err(failed)?;
+            println!("{:<12} made {}", "evaluation", path.display());
+        }
         Some(kind) => report(make(kind, &secrets_dir, &fhe_dir, now).map_err(failed)?),
         None => {
             for kind in Kind::ALL {

@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use reqwest::Client;
 
 use super::api_client::{ApiClient, Credential};
-use crate::{settings::FaceSettings, tls};
+use crate::{
+    settings::{FaceSettings, PREFIX},
+    tls,
+};
 
 /// First start makes keys and certificates and loads the models.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -30,6 +33,11 @@ impl LocalServer {
         let port = free_port()?;
         let log = fs::File::create(data.path().join("serve.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
+        // Whatever this shell is set up for, an operator's databases above all, is not for a trial.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+        {
+            command.env_remove(name);
+        }
         command
             .arg("serve")
             .env("VELUM_DATA_DIR", data.path())
@@ -39,6 +47,7 @@ impl LocalServer {
             .env("VELUM_LOG", "info")
             // One person is verified more often here than anybody should be in a day.
             .env("VELUM_KEYHOLDER_BUDGET_PER_SUBJECT", "1000000")
+            .envs(face.embedder.as_ref().map(|id| ("VELUM_EMBEDDER", id.as_str())))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -4,7 +4,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Failure, settings};
 use crate::{
-    settings::{DatabaseUrl, KeyholderSettings, Role, Settings},
+    domain::clock::{Clock, SystemClock},
+    secrets,
+    settings::{DatabaseUrl, KeyholderSettings, Mode, Role, Settings},
     store::{Database, DatabaseKind, StoreError},
 };
 
@@ -59,7 +61,19 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Err(Failure::plain("a migration is taken back in one database at a time")
             .next("name it: velum migrate down --database main|keystore|journal"));
     }
+    if settings.mode == Mode::Embedded && matches!(direction, Direction::Up) {
+        // As a first start would: a database that is there before its keys looks like one that lost them.
+        let made = secrets::ensure_development(&settings, SystemClock.now());
+        made.map_err(|error| Failure::because("the keys of the embedded mode", error))?;
+    }
     for which in chosen(arguments.database, &settings) {
+        if let Some(path) = which.url(&settings).sqlite_path()
+            && !matches!(direction, Direction::Up)
+            && !path.exists()
+        {
+            println!("{}: {} is not there", which.kind().as_str(), path.display());
+            continue;
+        }
         let failed = |error: StoreError| Failure::because(&format!("the {} database", which.kind().as_str()), error);
         let database = Database::open(which.kind(), which.url(&settings).expose_text()).await.map_err(failed)?;
         match direction {

@@ -8,6 +8,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod healthcheck;
+mod journal;
 mod keyholder;
 mod keys;
 mod local_server;
@@ -43,6 +44,9 @@ enum Command {
     Serve,
     /// Hold the secret keys in a process of their own and open decisions for `serve`, over mutual TLS
     Keyholder,
+    /// Read and check what the keyholder wrote down
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// Bring the databases to the schema of this program, or back
     Migrate(migrate::Arguments),
     /// Make the keys of an installation
@@ -85,6 +89,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve => serve::run().await,
         Command::Keyholder => keyholder::run().await,
+        Command::Journal(command) => journal::run(command).await,
         Command::Migrate(arguments) => migrate::run(arguments).await,
         Command::Keys(command) => keys::run(command),
         Command::Clients(command) => clients::run(command).await,

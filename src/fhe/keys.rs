@@ -136,7 +136,10 @@ impl SecretKeys {
         let mut phase = PlaintextList::new(0, PlaintextCount(POLYNOMIAL_SIZE.0));
         decrypt_glwe_ciphertext(&self.glwe, &public.zero, &mut phase);
         let noise_max = 1u64 << 17;
-        self.key == public.key && phase.as_ref().iter().all(|&x| (x as i64).unsigned_abs() <= noise_max)
+        let belong = phase.as_ref().iter().all(|&x| (x as i64).unsigned_abs() <= noise_max);
+        // The noise, with the public key, gives the secret.
+        phase.as_mut().zeroize();
+        self.key == public.key && belong
     }
 }
 

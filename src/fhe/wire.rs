@@ -276,7 +276,9 @@ impl SecretKeys {
 }
 
 fn write_frame<Body: Framed>(key: KeyId, body: &Body) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(HEADER_BYTES);
+    // In one piece from the start: growing would leave copies of a secret key behind, unwiped.
+    let mut frame =
+        Vec::with_capacity(if Body::KIND == SecretBody::KIND { Body::BYTES_MAX as usize } else { HEADER_BYTES });
     frame.extend_from_slice(MAGIC);
     frame.extend_from_slice(&[FORMAT_VERSION, Body::KIND]);
     frame.extend_from_slice(&PARAMETER_NUMBER.to_le_bytes());

@@ -1,8 +1,8 @@
 //! The bounded pool on which face and encryption run: the only way into CPU-heavy work.
 //!
-//! A caller takes a *place* before it reads an image, and runs its work from that place. There are as many places as
-//! threads plus the length of the queue; when they are taken the answer is [`Busy`] at once, so neither waiting work nor
-//! buffered images can pile up. Threads are made once: their stacks and scratch memory stay, so resident memory is flat.
+//! A caller takes a *place* and runs its work from that place. There are as many places as threads plus the length of the
+//! queue; when they are taken the answer is [`Busy`] at once, so waiting work cannot pile up. Threads are made once: their
+//! stacks and scratch memory stay, so resident memory is flat.
 
 use std::{
     io,
@@ -49,6 +49,11 @@ impl Compute {
     pub fn reserve(&self) -> Result<Place, Busy> {
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy { retry_after_s: 1 })?;
         Ok(Place { permit, jobs: self.jobs.clone() })
+    }
+
+    /// Spares a caller the way when it is plain that there will be no place at its end.
+    pub fn refuse_if_full(&self) -> Result<(), Busy> {
+        self.reserve().map(drop)
     }
 
     pub fn places_taken(&self) -> usize {
@@ -103,7 +108,7 @@ mod tests {
     async fn work_is_answered() {
         let pool = Compute::start(2, 0).unwrap();
         assert_eq!(pool.reserve().unwrap().run(|| 6 * 7).await, Ok(42));
-        assert_eq!(pool.places_taken(), 0);
+        all_given_back(&pool).await;
     }
 
     #[tokio::test]
@@ -118,7 +123,14 @@ mod tests {
         assert!(pool.reserve().is_ok(), "an unused place is given back");
         release.send(()).unwrap();
         running.await.unwrap().unwrap().unwrap();
-        assert_eq!(pool.places_taken(), 0);
+        all_given_back(&pool).await;
+    }
+
+    /// A place is given back a moment after its answer.
+    async fn all_given_back(pool: &Compute) {
+        while pool.places_taken() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
@@ -126,9 +138,7 @@ mod tests {
         let pool = Compute::start(1, 0).unwrap();
         let crashed = pool.reserve().unwrap().run(|| panic!("on purpose")).await;
         assert_eq!(crashed, Err::<(), _>(ComputeCrashed));
-        while pool.places_taken() > 0 {
-            tokio::task::yield_now().await;
-        }
+        all_given_back(&pool).await;
         assert_eq!(pool.reserve().unwrap().run(|| 1).await, Ok(1));
     }
 

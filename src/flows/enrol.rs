@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     FlowError, Flows, Page, PageRequest, consents,
-    incoming::{IncomingError, IncomingFace},
+    incoming::{self, Incoming, IncomingError, IncomingFace, Received},
     quality::Quality,
     subjects,
 };
@@ -33,23 +33,23 @@ pub struct Enrolment {
     pub created_at: OffsetDateTime,
 }
 
-/// `incoming` is awaited, and with it the image read, only after the consent was seen and a place to compute was taken.
+/// No byte of the image is read before the consent was seen; [`incoming::receive`] has the rest.
 pub async fn enrol(
     flows: &Flows,
     tenant: TenantId,
     subject: SubjectId,
-    incoming: impl Future<Output = Result<IncomingFace, IncomingError>>,
+    incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
 ) -> Result<Enrolment, FlowError> {
     let data_key = subjects::data_key(flows, tenant, subject).await?;
-    let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
     // Looked at again when the template is stored; here it spares an image that could not be kept.
     let kind = flows.template_kind();
     let rows = flows.store.templates().list(tenant, subject).await?;
     if rows.iter().filter(|row| row.kind == kind).count() >= TEMPLATES_PER_SUBJECT_MAX {
         return Err(FlowError::EnrolmentLimitReached);
     }
-    let place = flows.compute.reserve()?;
-    let IncomingFace { image, on_multiple_faces, .. } = incoming.await?;
+    let Received { consent, face, place, share } = incoming::receive(flows, tenant, subject, incoming).await?;
+    let IncomingFace { image, on_multiple_faces, .. } = face;
 
     let (faces, spec, public_key) =
         (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec), Arc::clone(&flows.public_key));
@@ -60,6 +60,7 @@ pub async fn enrol(
         Ok((public_key.encrypt_template(template).to_bytes(), quality))
     });
     let (template, quality) = computed.await??;
+    drop(share);
 
     let id = EnrolmentId::generate();
     let now = flows.now();

@@ -104,6 +104,13 @@ impl From<KeyholderError> for FlowError {
             KeyholderError::BudgetSpent { scope, retry_after_s } => {
                 Self::BudgetSpent { scope: scope.as_str(), retry_after_s }
             }
+            // Erased while the verification was on its way.
+            KeyholderError::Forgotten => Self::NotFound,
+            // Not the keyholder that this edge was set up with: for a caller the same as none.
+            KeyholderError::Forbidden | KeyholderError::WrongKey => {
+                tracing::error!(code = error.code(), "the keyholder does not serve this edge");
+                Self::KeyholderAway { retry_after_s: KeyholderError::RETRY_AFTER_S }
+            }
             other => Self::internal(other),
         }
     }

@@ -1,10 +1,52 @@
-//! An image that is still on its way. A flow is handed the future and awaits it only when the image may be read:
-//! after the consent was seen and a place in the compute pool was taken.
+//! An image that is still on its way, and what must hold before it is read and before it is worked on.
 
+use super::{
+    FlowError, Flows,
+    compute::Place,
+    consents::{self, ConsentProof},
+    subjects,
+    uploads::Share,
+};
 use crate::domain::{
+    consent::Purpose,
     decision::FalseMatchRate,
     face::{MultipleFaces, UploadedImage},
+    id::{SubjectId, TenantId},
 };
+
+/// Nothing is read before `face` is awaited.
+pub struct Incoming<F> {
+    /// What the image can have at most.
+    pub bytes_max: usize,
+    pub face: F,
+}
+
+/// An image with everything that working on it takes.
+pub(super) struct Received {
+    /// Seen when the image had arrived.
+    pub consent: ConsentProof,
+    pub face: IncomingFace,
+    pub place: Place,
+    /// Kept until the image is worked off.
+    pub share: Share,
+}
+
+/// Reads an image. The caller has seen a person and a consent; both are looked at again when the image is there, for an
+/// upload takes its time and a withdrawal none. The place in the pool is taken last, so that no slow sender holds one.
+pub(super) async fn receive(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
+) -> Result<Received, FlowError> {
+    flows.compute.refuse_if_full()?;
+    let share = flows.uploads.reserve(tenant, incoming.bytes_max)?;
+    let face = incoming.face.await?;
+    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
+    let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    let place = flows.compute.reserve()?;
+    Ok(Received { consent, face, place, share })
+}
 
 /// What a caller sends along with a face.
 pub struct IncomingFace {

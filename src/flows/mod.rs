@@ -3,7 +3,8 @@
 //! - A foreign id looks like an absent one: everything is looked up within the caller's tenant.
 //! - No active consent, no processing: a face can only be read with a [`consents::ConsentProof`], and the consent is
 //!   looked at again in the transaction that stores a result.
-//! - CPU-heavy work runs in the [`compute::Compute`] pool, and the place there is taken before an image is read.
+//! - CPU-heavy work runs in the [`compute::Compute`] pool, and images wait for it within the memory of
+//!   [`uploads::Uploads`]; who finds either full is told so at once.
 
 pub mod clients;
 pub mod compute;
@@ -18,13 +19,14 @@ pub mod page;
 pub mod quality;
 pub mod subjects;
 pub mod tokens;
+pub mod uploads;
 pub mod verify;
 
 use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
-use self::{compute::Compute, faces::Faces};
+use self::{compute::Compute, faces::Faces, uploads::Uploads};
 pub use self::{
     error::FlowError,
     page::{Page, PageRequest},
@@ -60,6 +62,7 @@ pub struct Parts {
     pub tokens: Tokens,
     pub pepper: Pepper,
     pub compute: Compute,
+    pub uploads: Uploads,
     pub clock: Arc<dyn Clock>,
     /// The rate at which a verification decides that names none.
     pub default_false_match_rate: FalseMatchRate,
@@ -76,6 +79,7 @@ pub struct Flows {
     tokens: Tokens,
     pepper: Pepper,
     compute: Compute,
+    uploads: Uploads,
     clock: Arc<dyn Clock>,
     default_false_match_rate: FalseMatchRate,
 }
@@ -93,6 +97,7 @@ impl Flows {
             tokens: parts.tokens,
             pepper: parts.pepper,
             compute: parts.compute,
+            uploads: parts.uploads,
             clock: parts.clock,
             default_false_match_rate: parts.default_false_match_rate,
         }
@@ -136,6 +141,10 @@ impl Flows {
 
     pub fn compute(&self) -> &Compute {
         &self.compute
+    }
+
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     pub fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {

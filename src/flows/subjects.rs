@@ -2,10 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::{FlowError, Flows, Page, PageRequest};
+use super::{FlowError, Flows, Page, PageRequest, erase};
 use crate::{
     domain::id::{SubjectId, TenantId},
-    store::{self, NewSubject},
+    store::{self, NewSubject, StoreError},
     vault::DataKey,
 };
 
@@ -18,15 +18,40 @@ pub struct Subject {
 }
 
 pub async fn create(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Subject, FlowError> {
+    match insert(flows, tenant, external_ref).await {
+        Err(FlowError::ExternalRefTaken) if finish_erasure(flows, tenant, external_ref).await? => {
+            insert(flows, tenant, external_ref).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn insert(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Subject, FlowError> {
     let (id, created_at) = (SubjectId::generate(), flows.now());
     let key = flows.keystore.create(tenant, id, created_at).await?;
     let stored = flows.store.subjects().insert(tenant, NewSubject { id, external_ref, created_at }, &key).await;
-    if stored.is_err() {
-        // The key of nobody: harmless when it stays behind, so its removal is only tried.
+    if matches!(stored, Err(StoreError::Conflict(_) | StoreError::NotFound)) {
+        // The key of nobody: harmless when it stays behind, so its removal is only tried. After any other error the row
+        // may be there all the same (an answer that was lost): then it needs its key.
         let _left_behind = flows.keystore.destroy(tenant, id, flows.now()).await;
     }
     stored?;
     Ok(Subject { id, external_ref: external_ref.to_owned(), created_at })
+}
+
+/// A person whose erasure stopped half-way holds a name that nobody can see: that erasure is finished. Whether the name
+/// is free now.
+async fn finish_erasure(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<bool, FlowError> {
+    let Some(holder) = flows.store.subjects().find_by_external_ref(tenant, external_ref).await? else {
+        return Ok(true);
+    };
+    if !flows.keystore.is_destroyed(tenant, holder.id).await? {
+        return Ok(false);
+    }
+    match erase::erase(flows, tenant, holder.id).await {
+        Ok(()) | Err(FlowError::NotFound) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 pub async fn show(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<Subject, FlowError> {

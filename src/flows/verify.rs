@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     FlowError, Flows, Page, PageRequest, consents,
-    incoming::{IncomingError, IncomingFace},
+    incoming::{self, Incoming, IncomingError, IncomingFace, Received},
     quality::Quality,
     subjects,
 };
@@ -38,18 +38,18 @@ pub struct Verification {
     pub created_at: OffsetDateTime,
 }
 
-/// `incoming` is awaited, and with it the image read, only after the consent was seen and a place to compute was taken.
+/// No byte of the image is read before the consent was seen; [`incoming::receive`] has the rest.
 pub async fn verify(
     flows: &Flows,
     tenant: TenantId,
     subject: SubjectId,
-    incoming: impl Future<Output = Result<IncomingFace, IncomingError>>,
+    incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
 ) -> Result<Verification, FlowError> {
     let data_key = subjects::data_key(flows, tenant, subject).await?;
-    let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
     let templates = comparable_templates(flows, tenant, subject, &data_key).await?;
-    let place = flows.compute.reserve()?;
-    let IncomingFace { image, on_multiple_faces, false_match_rate } = incoming.await?;
+    let Received { consent, face, place, share } = incoming::receive(flows, tenant, subject, incoming).await?;
+    let IncomingFace { image, on_multiple_faces, false_match_rate } = face;
     let false_match_rate = false_match_rate.unwrap_or(flows.default_false_match_rate);
     let threshold = flows.threshold(false_match_rate)?;
 
@@ -67,7 +67,10 @@ pub async fn verify(
         Ok((decisions, quality))
     });
     let (decisions, quality) = computed.await??;
+    drop(share);
 
+    // Who withdrew meanwhile is not decided about, and costs no budget.
+    let consent = consents::require(flows, tenant, subject, consent.purpose().clone()).await?;
     let id = VerificationId::generate();
     let decision = flows.keyholder.open(OpenRequest { verification: id, tenant, subject, decisions }).await?;
     let verification = store::Verification {

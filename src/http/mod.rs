@@ -49,7 +49,11 @@ macro_rules! routes {
             );)+
         }
     };
-    (@allow $first:ident $($rest:ident)*) => { concat!(stringify!($first) $(, ", ", stringify!($rest))*) };
+    (@allow $first:ident $($rest:ident)*) => {
+        concat!(routes!(@named $first) $(, ", ", routes!(@named $rest))*)
+    };
+    (@named GET) => { "GET, HEAD" };
+    (@named $other:ident) => { stringify!($other) };
     (@method GET) => { web::get() };
     (@method POST) => { web::post() };
     (@method DELETE) => { web::delete() };
@@ -78,6 +82,12 @@ routes! {
     "/health"                                   Open,                       GET health::summary;
     "/openapi.json"                             Open,                       GET docs::document;
     "/docs"                                     Open,                       GET docs::redirect;
+}
+
+/// The scopes that open something.
+pub fn scopes_in_use() -> impl Iterator<Item = Scope> {
+    let needed = |scope: &Scope| ROUTES.iter().any(|row| row.access == Needs(*scope));
+    Scope::ALL.into_iter().filter(needed)
 }
 
 /// Everything that answers. A route that is not in the table does not exist.

@@ -1,7 +1,7 @@
 //! An image on its way in: the raw body, or the part `image` of multipart/form-data.
 //!
-//! Taking an [`Upload`] reads nothing. The flow that awaits [`Upload::receive`] decides when: after the consent was seen
-//! and a place in the compute pool was taken. The bytes go into memory that is wiped, never to disk.
+//! Taking an [`Upload`] reads nothing. The flow that awaits it decides when: after the consent was seen and memory for it
+//! was set aside. The bytes go into memory that is wiped, never to disk.
 
 use std::{
     future::{Ready, ready},
@@ -23,10 +23,10 @@ use zeroize::Zeroizing;
 use super::extract::media_type;
 use crate::{
     domain::face::{MultipleFaces, UploadedImage},
-    flows::incoming::{IncomingError, IncomingFace},
+    flows::incoming::{Incoming, IncomingError, IncomingFace},
 };
 
-/// A place in the pool is not held for longer; a photo of the usual size needs a fraction on a bad line.
+/// Memory is not held for longer; a photo of the usual size needs a fraction on a bad line.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Boundaries, part headers and option fields around an image.
 const MULTIPART_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
@@ -55,7 +55,15 @@ impl FromRequest for Upload {
 }
 
 impl Upload {
-    pub async fn receive(self, known: &'static [&'static str]) -> Result<IncomingFace, IncomingError> {
+    pub fn incoming(
+        self,
+        known: &'static [&'static str],
+    ) -> Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>> {
+        let announced = content_length(&self.request).unwrap_or(UploadedImage::BYTES_MAX);
+        Incoming { bytes_max: announced.min(UploadedImage::BYTES_MAX), face: self.receive(known) }
+    }
+
+    async fn receive(self, known: &'static [&'static str]) -> Result<IncomingFace, IncomingError> {
         timeout(RECEIVE_TIMEOUT, self.receive_at_any_pace(known)).await.unwrap_or(Err(IncomingError::TooSlow))
     }
 

@@ -54,23 +54,37 @@ impl LocalKeyholder {
         let opening = Opening { verification, tenant, subject, caller: caller.to_string() };
         let outcome = self.open_metered(opening, &decisions).await;
         match &outcome {
-            Ok(_) => tracing::info!(%verification, %tenant, %subject, %caller, "a decision was opened"),
+            Ok(_) => tracing::info!(%verification, %tenant, %caller, "a decision was opened"),
             Err(refusal) => {
-                tracing::warn!(%verification, %tenant, %subject, %caller, code = refusal.code(), "an opening was refused");
+                tracing::warn!(%verification, %tenant, %caller, code = refusal.code(), "an opening was refused");
             }
         }
         outcome
     }
 
+    /// Writes down a request that was refused before it could be read. What cannot be written down is not answered with its
+    /// reason either: without its journal the keyholder is away.
+    pub(super) async fn note_refusal(&self, refusal: KeyholderError, caller: Caller) -> KeyholderError {
+        tracing::warn!(%caller, code = refusal.code(), "a request was refused at the door");
+        let event = AuditEvent {
+            event: "request_refused",
+            reason: refusal.code(),
+            caller: caller.to_string(),
+            ..AuditEvent::default()
+        };
+        self.note(event).await.err().unwrap_or(refusal)
+    }
+
     pub async fn forget(&self, tenant: TenantId, subject: SubjectId, caller: Caller) -> Result<(), KeyholderError> {
         let forgotten = self.journal.forget(tenant, subject, caller.to_string(), self.clock.now()).await;
         forgotten.map_err(journal_failed)?;
-        tracing::info!(%tenant, %subject, %caller, "a subject was forgotten");
+        tracing::info!(%tenant, %caller, "a subject was forgotten");
         Ok(())
     }
 
+    /// Whether an opening could be written down now: what cannot be written down is not opened.
     pub async fn ready(&self) -> Result<(), KeyholderError> {
-        self.journal.database().ping().await.map_err(journal_failed)
+        self.journal.ready(self.clock.now()).await.map_err(journal_failed)
     }
 
     /// Invariant: nothing is opened before the journal has admitted it. Every outcome leaves one audit line, and a ciphertext

@@ -44,10 +44,11 @@ pub use self::{
     client::{RemoteKeyholder, RemoteSetupError},
     local::{DEFAULT_BUDGETS, LocalKeyholder},
 };
+use crate::store::TEMPLATES_PER_SUBJECT_MAX;
 pub use crate::store::journal::{BudgetScope, Budgets};
 
 /// Most decisions that one verification may bring: as many templates as a subject may have.
-pub const DECISIONS_MAX: usize = 16;
+pub const DECISIONS_MAX: usize = TEMPLATES_PER_SUBJECT_MAX;
 
 /// A question to the keyholder: did any of these comparisons match?
 pub struct OpenRequest {
@@ -98,7 +99,7 @@ pub enum KeyholderError {
 
 impl KeyholderError {
     /// When nothing better is known: long enough for a restart, short enough for a person who waits.
-    const RETRY_AFTER_S: u64 = 2;
+    pub const RETRY_AFTER_S: u64 = 2;
 
     fn unavailable() -> Self {
         Self::Unavailable { retry_after_s: Self::RETRY_AFTER_S }

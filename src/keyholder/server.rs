@@ -104,13 +104,12 @@ struct Desk {
 
 impl Desk {
     /// Every connection has a certificate by now, or TLS would have ended it; without one nobody is admitted.
-    fn admit(&self, request: &HttpRequest) -> Result<Caller, KeyholderError> {
+    async fn admit(&self, request: &HttpRequest) -> Result<Caller, KeyholderError> {
         let edge = *request.conn_data::<Fingerprint>().ok_or(KeyholderError::Forbidden)?;
         if self.admitted_edges.is_empty() || self.admitted_edges.contains(&edge) {
             Ok(Caller::Edge(edge))
         } else {
-            tracing::warn!(%edge, "an edge whose certificate is not admitted was turned away");
-            Err(KeyholderError::Forbidden)
+            Err(self.keyholder.note_refusal(KeyholderError::Forbidden, Caller::Edge(edge)).await)
         }
     }
 }
@@ -125,20 +124,11 @@ fn remember_certificate(connection: &dyn Any, data: &mut Extensions) {
 
 async fn open(desk: web::Data<Desk>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let answer = within_time(async {
-        let caller = desk.admit(&request)?;
-        let body = payload.to_bytes_limited(wire::BODY_BYTES_MAX).await;
-        let body = body.ok().and_then(Result::ok).ok_or(KeyholderError::Malformed)?;
-        let key = desk.keyholder.key_id();
-        if id::<KeyId>(&request, wire::KEY)? != key {
-            return Err(KeyholderError::WrongKey);
+        let caller = desk.admit(&request).await?;
+        match question(&request, payload, desk.keyholder.key_id()).await {
+            Ok(question) => desk.keyholder.open(question, caller).await,
+            Err(refusal) => Err(desk.keyholder.note_refusal(refusal, caller).await),
         }
-        let question = OpenRequest {
-            verification: id(&request, wire::VERIFICATION)?,
-            tenant: id(&request, wire::TENANT)?,
-            subject: id(&request, wire::SUBJECT)?,
-            decisions: wire::read_decisions(&body, key)?,
-        };
-        desk.keyholder.open(question, caller).await
     });
     match answer.await {
         Ok(decision) => HttpResponse::Ok().json(wire::Answer::from(decision)),
@@ -146,9 +136,23 @@ async fn open(desk: web::Data<Desk>, request: HttpRequest, payload: web::Payload
     }
 }
 
+async fn question(request: &HttpRequest, payload: web::Payload, key: KeyId) -> Result<OpenRequest, KeyholderError> {
+    let body = payload.to_bytes_limited(wire::BODY_BYTES_MAX).await;
+    let body = body.ok().and_then(Result::ok).ok_or(KeyholderError::Malformed)?;
+    if id::<KeyId>(request, wire::KEY)? != key {
+        return Err(KeyholderError::WrongKey);
+    }
+    Ok(OpenRequest {
+        verification: id(request, wire::VERIFICATION)?,
+        tenant: id(request, wire::TENANT)?,
+        subject: id(request, wire::SUBJECT)?,
+        decisions: wire::read_decisions(&body, key)?,
+    })
+}
+
 async fn forget(desk: web::Data<Desk>, request: HttpRequest) -> HttpResponse {
     let done = within_time(async {
-        let caller = desk.admit(&request)?;
+        let caller = desk.admit(&request).await?;
         desk.keyholder.forget(id(&request, wire::TENANT)?, id(&request, wire::SUBJECT)?, caller).await
     });
     match done.await {
@@ -159,7 +163,7 @@ async fn forget(desk: web::Data<Desk>, request: HttpRequest) -> HttpResponse {
 
 async fn ready(desk: web::Data<Desk>, request: HttpRequest) -> HttpResponse {
     let ready = within_time(async {
-        desk.admit(&request)?;
+        desk.admit(&request).await?;
         desk.keyholder.ready().await
     });
     match ready.await {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -16,6 +16,7 @@ use crate::{
     auth::jwt::SigningKey,
     fhe::keys,
     settings::{DEVELOPMENT_MARKER, Settings},
+    vault::keyring,
 };
 
 /// One kind of key.
@@ -76,7 +77,9 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
         Kind::Kek => fresh_kek(secrets_dir, now),
         Kind::Fhe => fhe_dir.join(fhe::PUBLIC),
     };
-    if path.exists() {
+    if kind != Kind::Kek
+        && let Some(path) = existing(kind, secrets_dir, fhe_dir)
+    {
         return Err(SecretsError::Exists { path });
     }
     match kind {
@@ -87,14 +90,15 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
     Ok(Made { kind, path })
 }
 
-/// The file of a kind that is there already.
+/// The file of a kind that is there already. One file of a key set counts for all three: the others may lie on other
+/// machines, and a second set would make the first worthless.
 pub fn existing(kind: Kind, secrets_dir: &Path, fhe_dir: &Path) -> Option<PathBuf> {
     let path = match kind {
         Kind::Jwt => secrets_dir.join(JWT_SIGNING),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
-        Kind::Kek => fs::read_dir(secrets_dir.join(KEKS)).ok()?.next()?.ok()?.path(),
-        Kind::Fhe => fhe_dir.join(fhe::PUBLIC),
+        Kind::Kek => return keyring::key_encryption_key_files(secrets_dir).ok()?.pop(),
+        Kind::Fhe => return fhe::FILES.map(|name| fhe_dir.join(name)).into_iter().find(|path| path.exists()),
     };
     path.exists().then_some(path)
 }
@@ -112,9 +116,6 @@ pub fn ensure_development(settings: &Settings, now: OffsetDateTime) -> Result<Ve
     let mut made = Vec::new();
     for kind in missing {
         mark(if kind == Kind::Fhe { fhe_dir } else { secrets_dir })?;
-        if kind == Kind::Fhe {
-            remove_unfinished(fhe_dir)?;
-        }
         made.push(make(kind, secrets_dir, fhe_dir, now)?);
     }
     Ok(made)
@@ -146,16 +147,6 @@ fn refuse_lost(kind: Kind, settings: &Settings) -> Result<(), SecretsError> {
     }
 }
 
-/// What a crash left behind between the first and the last file of a set. Nothing was ever encrypted under it.
-fn remove_unfinished(fhe_dir: &Path) -> Result<(), SecretsError> {
-    for path in [fhe::SECRET, fhe::EVALUATION].map(|name| fhe_dir.join(name)) {
-        if path.exists() {
-            fs::remove_file(&path).map_err(|source| SecretsError::Unwritable { path, source })?;
-        }
-    }
-    Ok(())
-}
-
 fn mark(folder: &Path) -> Result<(), SecretsError> {
     let text = "The keys in this folder made themselves on a first start. Production refuses them.\n";
     match files::write_private(&folder.join(DEVELOPMENT_MARKER), text.as_bytes()) {
@@ -184,5 +175,8 @@ fn fresh_kek(secrets_dir: &Path, now: OffsetDateTime) -> PathBuf {
 fn random_key() -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut_slice()).expect("the system's random source answers");
-    Zeroizing::new(BASE64_STANDARD.encode(bytes.as_slice()) + "\n")
+    let mut line = Zeroizing::new(String::with_capacity(64));
+    BASE64_STANDARD.encode_string(bytes.as_slice(), &mut line);
+    line.push('\n');
+    line
 }

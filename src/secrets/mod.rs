@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 pub use self::{
-    fhe::{read_evaluation_key, read_public_key, read_secret_keys},
+    fhe::{make_evaluation_key, read_evaluation_key, read_public_key, read_secret_keys},
     files::write_private,
     make::{Kind, Made, ensure_development, existing, make},
 };

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use self::reader::Reader;
 pub use self::{
     database_url::{DatabaseUrl, InvalidDatabaseUrl},
-    production::DEVELOPMENT_MARKER,
+    production::{DEVELOPMENT_MARKER, SECRET_KEY_FILE},
     reader::{Effective, Origin, PREFIX, Problem, REDACTED},
 };
 use crate::{
@@ -163,6 +163,8 @@ pub struct ComputeSettings {
     pub workers: usize,
     /// Requests that may wait for a worker; one more is answered 503.
     pub queue: usize,
+    /// Memory for images on their way in; one that finds no room is answered 503.
+    pub upload_bytes: usize,
 }
 
 /// Every problem that was found. There is at least one.
@@ -281,6 +283,9 @@ impl Settings {
             workers: workers as usize,
             queue: reader.number("COMPUTE_QUEUE", "a number of requests from 0 to 10000", workers * 8, 0..=10_000)
                 as usize,
+            upload_bytes: reader.number("UPLOAD_MEMORY_MB", "a number of megabytes from 32 to 65536", 256, 32..=65_536)
+                as usize
+                * 1_000_000,
         };
         Self {
             mode,

@@ -11,6 +11,9 @@ use crate::tls::{Identity, development};
 /// Lies in every folder whose keys made themselves; production refuses such a folder wherever it was copied to.
 pub const DEVELOPMENT_MARKER: &str = "MADE_FOR_DEVELOPMENT";
 
+/// In the folder of the encryption's keys: opens decisions.
+pub const SECRET_KEY_FILE: &str = "secret.key";
+
 /// Shortest password of a database, in characters.
 const PASSWORD_LENGTH_MIN: usize = 16;
 
@@ -24,7 +27,7 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
     match role {
         Role::Serve => {
             identity_given(reader, "TLS");
-            not_self_made(settings.server.tls.as_ref(), "TLS_CERTIFICATE_FILE", reader);
+            not_self_made(certificate(&settings.server.tls), "TLS_CERTIFICATE_FILE", reader);
             issuer(settings, reader);
             folder(settings, &settings.secrets.dir, "SECRETS_DIR", reader);
             folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
@@ -34,8 +37,10 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
         }
         Role::Keyholder => {
             identity_given(reader, "KEYHOLDER");
-            not_self_made(settings.keyholder_server.identity.as_ref(), "KEYHOLDER_CERTIFICATE_FILE", reader);
+            not_self_made(certificate(&settings.keyholder_server.identity), "KEYHOLDER_CERTIFICATE_FILE", reader);
             must_be_set(reader, "KEYHOLDER_EDGE_CA", "KEYHOLDER_EDGE_CA_FILE");
+            let authority = settings.keyholder_server.edge_authority.as_deref();
+            not_self_made(authority, "KEYHOLDER_EDGE_CA_FILE", reader);
             folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
             // One process alone writes the journal, so SQLite serves it well; but where it lies is nobody's guess.
             database(&settings.keyholder_server.journal, "KEYHOLDER_JOURNAL_URL", true, reader);
@@ -69,9 +74,14 @@ fn identity_given(reader: &mut Reader, name: &str) {
     }
 }
 
-fn not_self_made(identity: Option<&Identity>, name: &str, reader: &mut Reader) {
+fn certificate(identity: &Option<Identity>) -> Option<&Path> {
+    identity.as_ref().map(|identity| identity.certificate.as_path())
+}
+
+/// The key of a self-made authority lies in some data folder: whoever reads it there issues certificates.
+fn not_self_made(certificate: Option<&Path>, name: &str, reader: &mut Reader) {
     // A file that holds no certificate is the business of `tls`, which says so at the start.
-    if identity.is_some_and(|identity| development::is_self_made(identity).unwrap_or(false)) {
+    if certificate.is_some_and(|certificate| development::is_self_made(certificate).unwrap_or(false)) {
         reader.problem(name, "this certificate made itself for development; have a real one issued".to_owned());
     }
 }
@@ -140,10 +150,16 @@ fn keyholder(settings: &Settings, local_allowed: bool, reader: &mut Reader) {
                 .to_owned(),
         ),
         KeyholderSettings::Local => {}
-        KeyholderSettings::Remote { identity, .. } => {
+        KeyholderSettings::Remote { identity, authority, .. } => {
             identity_given(reader, "KEYHOLDER_CLIENT");
-            not_self_made(identity.as_ref(), "KEYHOLDER_CLIENT_CERTIFICATE_FILE", reader);
+            not_self_made(certificate(identity), "KEYHOLDER_CLIENT_CERTIFICATE_FILE", reader);
             must_be_set(reader, "KEYHOLDER_CA", "KEYHOLDER_CA_FILE");
+            not_self_made(authority.as_deref(), "KEYHOLDER_CA_FILE", reader);
+            if settings.secrets.fhe_dir.join(SECRET_KEY_FILE).exists() {
+                let path = settings.secrets.fhe_dir.display();
+                let sentence = format!("{path} holds secret.key, which belongs to the keyholder alone; move it there");
+                reader.problem("FHE_DIR", sentence);
+            }
         }
     }
 }

@@ -81,10 +81,10 @@ pub fn ensure(directory: &Path, names: &[String], now: OffsetDateTime) -> Result
     Ok(tls)
 }
 
-/// Whether `identity` was signed by a self-made authority. Goes by the issuer's name: a guard against carelessness, no proof.
-pub fn is_self_made(identity: &Identity) -> Result<bool, TlsError> {
+/// Whether a certificate file was made here: an authority of ours, or signed by one. Goes by the issuer's name: a guard against carelessness, no proof.
+pub fn is_self_made(certificate: &Path) -> Result<bool, TlsError> {
     let contains_name = |der: &[u8]| der.windows(AUTHORITY_NAME.len()).any(|part| part == AUTHORITY_NAME.as_bytes());
-    Ok(certificates(&identity.certificate)?.iter().any(|certificate| contains_name(certificate)))
+    Ok(certificates(certificate)?.iter().any(|certificate| contains_name(certificate)))
 }
 
 enum Role<'a> {
@@ -325,7 +325,8 @@ mod tests {
     #[test]
     fn self_made_identities_are_recognised() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(is_self_made(&ensure(directory.path(), &[], NOW).unwrap().server).unwrap());
+        let made = ensure(directory.path(), &[], NOW).unwrap();
+        assert!(is_self_made(&made.server.certificate).unwrap() && is_self_made(&made.authority).unwrap());
     }
 
     #[test]

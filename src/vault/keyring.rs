@@ -20,6 +20,9 @@ use super::{
 
 pub const KEY_BYTES: usize = 32;
 
+/// Folder of the key-encryption keys.
+const KEKS: &str = "kek";
+
 /// A random key has 30 different bytes or so; fewer than this comes by chance less than once in 10^16.
 const DISTINCT_BYTES_MIN: usize = 16;
 
@@ -53,20 +56,26 @@ pub enum KeyTextError {
 
 /// Reads every `<secrets>/kek/<id>.key`. The current key is the one named, else the last by name.
 pub fn read_key_encryption_keys(secrets: &Path, current: Option<&KekId>) -> Result<KeyEncryptionKeys, KeyringError> {
-    let folder = secrets.join("kek");
-    let unreadable = |source| KeyringError::Unreadable { path: folder.clone(), source };
     let mut keys = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        // Editors and orchestrators leave dot files beside secrets; they are no keys.
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-            continue;
-        }
+    for path in key_encryption_key_files(secrets)? {
         keys.push((kek_id(&path)?, KeyEncryptionKey::from_bytes(read_key(&path)?)));
     }
+    let folder = secrets.join(KEKS);
     let newest = keys.iter().map(|(id, _)| id).max().ok_or_else(|| KeyringError::NoKeys { folder: folder.clone() })?;
     let current = current.unwrap_or(newest).clone();
     KeyEncryptionKeys::new(current.clone(), keys).ok_or(KeyringError::CurrentMissing { id: current, folder })
+}
+
+/// The files of `<secrets>/kek`, by name.
+pub fn key_encryption_key_files(secrets: &Path) -> Result<Vec<PathBuf>, KeyringError> {
+    let folder = secrets.join(KEKS);
+    let unreadable = |source| KeyringError::Unreadable { path: folder.clone(), source };
+    let entries: Result<Vec<_>, _> = fs::read_dir(&folder).map_err(unreadable)?.collect();
+    let mut paths: Vec<_> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
+    // Editors, orchestrators and a crash in the middle of writing leave dot files beside secrets; they are no keys.
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
+    paths.sort();
+    Ok(paths)
 }
 
 /// Reads one key file, checking its mode, its length and that it is no placeholder.

@@ -3,7 +3,7 @@ use serde_json::json;
 use time::{Duration, format_description::well_known::Rfc3339};
 use velum::domain::clock::Clock;
 
-use super::helpers::{TestApp, each_database, photos, streamed};
+use super::helpers::{Answer, Client, TestApp, each_database, photos, streamed};
 
 /// Bytes that are no image: whoever decodes them says so.
 const GARBAGE: &[u8] = b"these bytes are not an image";
@@ -75,34 +75,58 @@ async fn a_consent_ends_at_its_expiry() {
     assert_eq!(listed["data"][0]["state"], "expired");
 }
 
+/// Sends the head of a photo, waits until `meanwhile` is done, then sends garbage: were it decoded, the answer would be 415.
+async fn upload_around(app: &TestApp, client: &Client, path: String, meanwhile: impl Future<Output = ()>) -> Answer {
+    let first = photos::hopper()[..1000].to_vec();
+    let (go_on, held) = tokio::sync::oneshot::channel::<()>();
+    let rest = async move {
+        held.await.unwrap();
+        GARBAGE.to_vec()
+    };
+    let body = streamed(stream::iter([first]).chain(stream::once(rest)));
+    let client = client.clone();
+    let uploading = tokio::spawn(async move { client.post_raw(&path, "image/jpeg", body).await });
+    while app.running.flows().uploads().bytes_taken() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    meanwhile.await;
+    go_on.send(()).unwrap();
+    uploading.await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_withdrawal_while_the_face_is_computed_stores_nothing() {
+async fn a_withdrawal_while_the_image_is_on_its_way_stops_before_it_is_decoded() {
     each_database(|app| async move {
         let client = app.client().await;
         let subject = client.subject().await;
-        let consent = client.consent(&subject).await;
-        // The body arrives slowly: the consent is withdrawn after it was seen and before the result is stored.
-        let mut first = photos::hopper();
-        let second = first.split_off(1000);
-        let (go_on, held) = tokio::sync::oneshot::channel::<()>();
-        let rest = async move {
-            held.await.unwrap();
-            second
-        };
-        let body = stream::iter([first]).chain(stream::once(rest));
+        let first = client.consent(&subject).await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        let withdraw = async |consent: &str| drop(client.withdraw(&subject, consent).await.expect(200));
+
         let path = format!("/v1/subjects/{subject}/enrolments");
-        let uploading = {
-            let client = client.clone();
-            let body = streamed(body);
-            tokio::spawn(async move { client.post_raw(&path, "image/jpeg", body).await })
-        };
-        while app.running.flows().compute().places_taken() == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        client.withdraw(&subject, &consent).await.expect(200);
-        go_on.send(()).unwrap();
-        uploading.await.unwrap().expect_problem(403, "consent_required");
-        assert_eq!(app.databases.count(&app.databases.main, "enrolments", "1 = 1"), 0);
+        let answer = upload_around(&app, &client, path, withdraw(&first)).await;
+        answer.expect_problem(403, "consent_required");
+
+        let second = client.consent(&subject).await;
+        let path = format!("/v1/subjects/{subject}/verifications");
+        let answer = upload_around(&app, &client, path, withdraw(&second)).await;
+        answer.expect_problem(403, "consent_required");
+
+        assert_eq!(app.databases.count(&app.databases.main, "enrolments", "1 = 1"), 1);
+        assert_eq!(app.databases.count(&app.databases.journal, "opened_verifications", "1 = 1"), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_while_the_image_is_on_its_way_leaves_nobody_to_process() {
+    each_database(|app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        let erase = async || drop(client.delete(&format!("/v1/subjects/{subject}")).await.expect(204));
+        let path = format!("/v1/subjects/{subject}/verifications");
+        upload_around(&app, &client, path, erase()).await.expect_problem(404, "not_found");
     })
     .await;
 }

@@ -65,7 +65,7 @@ async fn an_erasure_that_was_interrupted_is_finished_by_the_same_call() {
         client.get(&format!("/v1/subjects/{subject}")).await.expect_problem(404, "not_found");
         client.verify(&subject, photos::collins()).await.expect_problem(404, "not_found");
         assert_eq!(client.get("/v1/subjects").await.expect(200).json()["data"], json!([]));
-        client.post("/v1/subjects", body.clone()).await.expect_problem(409, "external_ref_taken");
+        client.post("/v1/subjects", body.clone()).await.expect_problem(503, "keyholder_unavailable");
 
         app.databases.execute(&app.databases.journal, "ALTER TABLE away RENAME TO budget_counters");
         client.delete(&format!("/v1/subjects/{subject}")).await.expect(204);
@@ -73,6 +73,51 @@ async fn an_erasure_that_was_interrupted_is_finished_by_the_same_call() {
         client.post("/v1/subjects", body).await.expect(201);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_nobody_came_back_for_is_finished_when_the_name_is_wanted_again() {
+    each_database(|app| async move {
+        let client = app.client().await;
+        let body = json!({ "external_ref": "member-4711" });
+        let subject = client.post("/v1/subjects", body.clone()).await.expect(201).id();
+        client.consent(&subject).await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        // As a crash after the first step of the erasure leaves it.
+        let destroyed = "UPDATE data_keys SET kek_id = NULL, wrapped = NULL, destroyed_at = 1";
+        app.databases.execute(&app.databases.keystore, destroyed);
+
+        let successor = client.post("/v1/subjects", body.clone()).await.expect(201).id();
+        assert_ne!(successor, subject);
+        assert_eq!(app.databases.count(&app.databases.main, "enrolments", "1 = 1"), 0);
+        client.delete(&format!("/v1/subjects/{subject}")).await.expect_problem(404, "not_found");
+        client.post("/v1/subjects", body).await.expect_problem(409, "external_ref_taken");
+    })
+    .await;
+}
+
+/// The key store is in no backup of the main database, so that a backup from before the erasure gives nothing back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_from_before_an_erasure_does_not_bring_the_person_back() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let body = json!({ "external_ref": "member-4711" });
+    let subject = client.post("/v1/subjects", body.clone()).await.expect(201).id();
+    client.consent(&subject).await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    let backup = app.data_dir.path().join("backup.db").display().to_string();
+    app.databases.execute(&app.databases.main, &format!("VACUUM INTO '{backup}'"));
+    client.delete(&format!("/v1/subjects/{subject}")).await.expect(204);
+
+    // What the backup holds comes back row by row, as a restore would bring it.
+    let tables =
+        ["subjects", "consents", "enrolments"].map(|table| format!("INSERT INTO {table} SELECT * FROM old.{table};"));
+    app.databases.execute(&app.databases.main, &format!("ATTACH '{backup}' AS old; {}", tables.concat()));
+    assert_eq!(app.databases.count(&app.databases.main, "enrolments", "1 = 1"), 1);
+    client.get(&format!("/v1/subjects/{subject}")).await.expect_problem(404, "not_found");
+    client.verify(&subject, photos::collins()).await.expect_problem(404, "not_found");
+    assert_eq!(client.get("/v1/subjects").await.expect(200).json()["data"], json!([]));
+    assert_eq!(client.get("/v1/subjects?external_ref=member-4711").await.expect(200).json()["data"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,13 +129,13 @@ async fn nothing_readable_lies_in_the_data_folder() {
     client.consent(&subject).await;
     client.enrol(&subject, photos::collins()).await.expect(201);
     client.verify(&subject, photos::collins()).await.expect(201);
+    let photo = photos::collins();
+    let middle = photo.len() / 2;
     for entry in walk(app.data_dir.path()) {
         let bytes = std::fs::read(&entry).unwrap();
-        assert!(
-            !bytes.windows(name.len()).any(|part| part == name.as_bytes()),
-            "the name stands in {}",
-            entry.display()
-        );
+        let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        assert!(!holds(name.as_bytes()), "the name stands in {}", entry.display());
+        assert!(!holds(&photo[middle..middle + 32]), "the photo stands in {}", entry.display());
     }
 }
 

@@ -5,10 +5,11 @@ use std::{
 };
 
 use actix_web::dev::ServerHandle;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use velum::{
+    domain::face::UploadedImage,
     keyholder::{
         DEFAULT_BUDGETS, LocalKeyholder,
         server::{self, ServerConfig},
@@ -18,7 +19,7 @@ use velum::{
     tls::development,
 };
 
-use super::helpers::{Kind, TestApp, databases::postgres_url, each_database, engine, photos};
+use super::helpers::{Answer, Client, Kind, TestApp, databases::postgres_url, each_database, engine, photos, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_answers_503_at_once_and_recovers() {
@@ -44,6 +45,52 @@ async fn a_full_pool_answers_503_at_once_and_recovers() {
     client.verify(&subject, photos::collins()).await.expect(201);
 }
 
+/// A body of which nothing comes after its head.
+fn stalled(client: &Client, subject: &str) -> JoinHandle<Answer> {
+    let (client, path) = (client.clone(), format!("/v1/subjects/{subject}/verifications"));
+    let body = streamed(stream::iter([vec![0xff, 0xd8, 0xff]]).chain(stream::pending()));
+    tokio::spawn(async move { client.post_raw(&path, "image/jpeg", body).await })
+}
+
+async fn uploads_taken(app: &TestApp, bytes: usize) {
+    while app.running.flows().uploads().bytes_taken() != bytes {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_stall_keep_nobody_from_the_processors() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("COMPUTE_WORKERS", "1"), ("COMPUTE_QUEUE", "1")]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    let senders: Vec<_> = (0..8).map(|_| stalled(&client, &subject)).collect();
+    uploads_taken(&app, 8 * UploadedImage::BYTES_MAX).await;
+    client.verify(&subject, photos::collins()).await.expect(201);
+    senders.iter().for_each(JoinHandle::abort);
+    uploads_taken(&app, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_on_their_way_take_no_more_memory_than_they_may() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("UPLOAD_MEMORY_MB", "48")]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    // Half of the memory is one tenant's: two images whose size nobody announced.
+    let senders = [stalled(&client, &subject), stalled(&client, &subject)];
+    uploads_taken(&app, 2 * UploadedImage::BYTES_MAX).await;
+    let answer = stalled(&client, &subject).await.unwrap().expect_problem(503, "busy");
+    assert!(answer.header("retry-after").is_some());
+    client.verify(&subject, photos::hopper()).await.expect(201);
+
+    let foreigner = app.foreign_client().await;
+    let foreign_subject = foreigner.consenting_subject().await;
+    foreigner.enrol(&foreign_subject, photos::collins()).await.expect(201);
+    senders.iter().for_each(JoinHandle::abort);
+    uploads_taken(&app, 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyholder_that_is_away_is_a_503_and_nothing_is_lost() {
     each_database(|app| async move {
@@ -52,6 +99,7 @@ async fn a_keyholder_that_is_away_is_a_503_and_nothing_is_lost() {
         client.enrol(&subject, photos::collins()).await.expect(201);
         app.databases.execute(&app.databases.journal, "ALTER TABLE opened_verifications RENAME TO away");
 
+        client.get("/readyz").await.expect(503);
         let answer = client.verify(&subject, photos::collins()).await.expect_problem(503, "keyholder_unavailable");
         assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
         client.enrol(&subject, photos::collins()).await.expect(201);

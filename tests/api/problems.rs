@@ -68,7 +68,7 @@ async fn errors_of_the_framework_are_problems_too() {
     client.get("/").await.expect_problem(404, "not_found");
     let answer =
         client.send(client.request(Method::PUT, "/v1/subjects")).await.expect_problem(405, "method_not_allowed");
-    assert_eq!(answer.header("allow"), Some("POST, GET"));
+    assert_eq!(answer.header("allow"), Some("POST, GET, HEAD"));
     let answer = client.send(client.request(Method::GET, "/oauth/token")).await;
     assert_eq!(answer.expect_problem(405, "method_not_allowed").header("allow"), Some("POST"));
 }

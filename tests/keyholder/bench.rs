@@ -8,7 +8,7 @@ use std::{
 };
 
 use actix_web::dev::ServerHandle;
-use diesel::{Connection, PgConnection, connection::SimpleConnection};
+use diesel::{Connection, PgConnection, SqliteConnection, connection::SimpleConnection};
 use tempfile::TempDir;
 use time::{OffsetDateTime, macros::datetime};
 use velum::{
@@ -142,6 +142,13 @@ impl Bench {
 
     pub async fn journal(&self) -> KeyholderJournal {
         KeyholderJournal::connect(&self.database.url(), 4).await.unwrap()
+    }
+
+    /// Holds the SQLite journal until dropped: openings wait.
+    pub fn hold_journal(&self) -> SqliteConnection {
+        let mut connection = SqliteConnection::establish(self.database.url().trim_start_matches("sqlite:")).unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE").unwrap();
+        connection
     }
 
     pub async fn local(&self, secret: SecretKeys) -> Arc<LocalKeyholder> {

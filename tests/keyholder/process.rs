@@ -50,15 +50,13 @@ impl Drop for Process {
     }
 }
 
-/// A data folder with the stored keys in it; the rest makes itself.
+/// A data folder as it is on a keyholder's host: the secret key alone, which no start may touch; the rest makes itself.
 fn data_folder() -> tempfile::TempDir {
     let data = tempfile::tempdir().unwrap();
     let fhe = data.path().join("fhe");
     fs::create_dir(&fhe).unwrap();
-    for name in ["secret.key", "public.key"] {
-        fs::write(fhe.join(name), stored(name)).unwrap();
-        fs::set_permissions(fhe.join(name), fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    fs::write(fhe.join("secret.key"), stored("secret.key")).unwrap();
+    fs::set_permissions(fhe.join("secret.key"), fs::Permissions::from_mode(0o600)).unwrap();
     data
 }
 
@@ -96,4 +94,6 @@ async fn a_killed_keyholder_comes_back_with_its_memory_and_stops_when_told() {
 
     process.signal("-TERM");
     assert!(process.ended().success());
+    assert_eq!(fs::read(data.path().join("fhe/secret.key")).unwrap(), stored("secret.key"));
+    assert_eq!(fs::read_dir(data.path().join("fhe")).unwrap().count(), 1, "no second key set was made beside it");
 }

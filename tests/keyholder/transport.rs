@@ -70,19 +70,16 @@ async fn a_keyholder_that_accepts_and_says_nothing_is_given_up() {
 async fn a_stop_finishes_the_answers_in_progress() {
     let (mut bench, keyholder) = Bench::new(Place::BehindMutualTls, DEFAULT_BUDGETS).await;
     keyholder.ready().await.unwrap();
-    let asked: Vec<_> = (0..8)
-        .map(|_| {
-            let keyholder = keyholder.clone();
-            tokio::spawn(async move { keyholder.open(Person::new().asks_once()).await })
-        })
-        .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let held = bench.hold_journal();
+    let asked = tokio::spawn(async move { keyholder.open(Person::new().asks_once()).await });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let release = tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        drop(held);
+    });
     bench.stop().await;
-    for answer in asked {
-        // Answered, or refused because it came too late: nothing hangs and nothing is answered wrongly.
-        let answer = answer.await.unwrap();
-        assert!(answer == Ok(Decision::Match) || is_unavailable(&answer), "{answer:?}");
-    }
+    release.await.unwrap();
+    assert_eq!(asked.await.unwrap(), Ok(Decision::Match));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,6 +133,11 @@ async fn an_edge_outside_the_list_is_turned_away() {
         assert_eq!(keyholder.ready().await, expected);
         assert_eq!(keyholder.open(Person::new().asks_once()).await.map(drop), expected);
     }
+    let lines = bench.audit_lines().await;
+    let told: Vec<_> = lines.iter().map(|line| (line.event.as_str(), line.reason.as_str())).collect();
+    let refused = ("request_refused", "keyholder_forbidden");
+    assert_eq!(told, [refused, refused, ("opening_admitted", "")]);
+    assert!(lines.iter().all(|line| line.caller == format!("edge:{}", bench.tls.edge.fingerprint().unwrap())));
     bench.stop().await;
 }
 
@@ -176,7 +178,7 @@ async fn malformed_questions_are_refused_and_cost_nothing() {
         ("a decision and a rest", [framed(&good), vec![0]].concat()),
         ("a flipped bit", framed(&flipped)),
         ("a template", framed(&stored("template_match.bin"))),
-        ("seventeen decisions", framed(&good).repeat(DECISIONS_MAX + 1)),
+        ("one decision too many", framed(&good).repeat(DECISIONS_MAX + 1)),
     ];
     for (what, body) in bodies {
         assert_eq!(ask(&fresh(), body).await, malformed, "{what}");
@@ -185,6 +187,10 @@ async fn malformed_questions_are_refused_and_cost_nothing() {
     assert_eq!(too_large, malformed);
     assert_eq!(ask("ver_1", framed(&good)).await, malformed);
     assert_eq!(ask(&Person::new().subject.to_string(), framed(&good)).await, malformed);
+
+    let lines = bench.audit_lines().await;
+    assert_eq!(lines.len(), 12, "each of them was written down");
+    assert!(lines.iter().all(|line| line.reason == "keyholder_malformed_request"));
 
     // The budget of one is still there.
     keyholder.open(Person::new().asks_once()).await.unwrap();

@@ -34,14 +34,14 @@ pub struct BenchArgs {
 
 pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     let portrait = image::open(&args.photo).with_context(|| format!("cannot read {}", args.photo.display()))?;
-    let photo = service::photo_640x480(&portrait)?;
+    let photos = service::photos(&portrait)?;
     let service = match args.verifications {
         0 => None,
-        verifications => Some(Service::measure(face, &photo, verifications).await?),
+        verifications => Some(Service::measure(face, &photos, verifications).await?),
     };
 
     let workshop = Workshop::open(face)?;
-    let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photo.bytes, args.runs.max(1))?;
+    let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
     let Workshop { pipeline, keys, evaluation_key_bytes } = workshop;
 
     if args.json {

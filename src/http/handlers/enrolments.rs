@@ -29,7 +29,7 @@ pub async fn create(
     subject: InPath<SubjectId>,
     upload: Upload,
 ) -> Result<HttpResponse, Problem> {
-    let incoming = upload.receive(ENROLMENT_OPTIONS);
+    let incoming = upload.incoming(ENROLMENT_OPTIONS);
     let enrolment = enrol::enrol(&flows, caller.tenant, subject.0, incoming).await?;
     Ok(HttpResponse::Created().json(EnrolmentBody::from(enrolment)))
 }

@@ -24,6 +24,7 @@ use crate::{
         extract::{media_type, small_body},
         openapi::TokenForm,
         problem::Problem,
+        scopes_in_use,
         wire::TokenBody,
     },
 };
@@ -49,10 +50,10 @@ pub async fn token(request: HttpRequest, payload: Payload, flows: Data<Flows>) -
     if form.only("grant_type")? != Some("client_credentials") {
         return Err(form.wrong_grant_type());
     }
-    let (credential, by_basic) = credential(&request, &form)?;
+    let credential = credential(&request, &form)?;
     let scopes = form.only("scope")?.map(|text| text.parse::<Scopes>().map_err(|_| OAuthError::invalid_scope()));
     let grant = tokens::issue(&flows, credential, scopes.transpose()?).await;
-    let grant = grant.map_err(|error| OAuthError::of_flow(error, by_basic))?;
+    let grant = grant.map_err(OAuthError::of_flow)?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::PRAGMA, "no-cache"))
@@ -100,7 +101,7 @@ impl MetadataBody {
             issuer: issuer.to_owned(),
             token_endpoint: format!("{base}/oauth/token"),
             jwks_uri: format!("{base}/.well-known/jwks.json"),
-            scopes_supported: Scope::ALL.map(Scope::as_str).to_vec(),
+            scopes_supported: scopes_in_use().map(Scope::as_str).collect(),
             // There is no authorization endpoint, so there is nothing to put here; the RFC wants the member.
             response_types_supported: vec![],
             grant_types_supported: vec!["client_credentials"],
@@ -148,23 +149,23 @@ impl Form {
     }
 }
 
-/// The client's credential, and whether it came by HTTP Basic.
-fn credential(request: &HttpRequest, form: &Form) -> Result<(Credential, bool), OAuthError> {
+/// The client's credential, from HTTP Basic or from the form.
+fn credential(request: &HttpRequest, form: &Form) -> Result<Credential, OAuthError> {
     let in_form = (form.only("client_id")?, form.only("client_secret")?);
     let mut headers = request.headers().get_all(header::AUTHORIZATION);
     match (headers.next(), headers.next(), in_form) {
-        (None, None, (Some(client), Some(secret))) => Ok((Credential::new(client, secret), false)),
-        (None, None, _) => Err(OAuthError::invalid_client(false)),
+        (None, None, (Some(client), Some(secret))) => Ok(Credential::new(client, secret)),
+        (None, None, _) => Err(OAuthError::invalid_client()),
         (Some(_), None, (_, Some(_))) => {
             Err(OAuthError::invalid_request("send the credentials in the header or in the form, not in both"))
         }
         (Some(value), None, (client_in_form, None)) => {
-            let credential = basic(value).ok_or_else(|| OAuthError::invalid_client(true))?;
+            let credential = basic(value).ok_or_else(OAuthError::invalid_client)?;
             match client_in_form {
                 Some(client) if client != credential.client => {
                     Err(OAuthError::invalid_request("header and form name different clients"))
                 }
-                _ => Ok((credential, true)),
+                _ => Ok(credential),
             }
         }
         _ => Err(OAuthError::invalid_request("more than one Authorization header")),
@@ -194,7 +195,6 @@ pub struct OAuthError {
     status: StatusCode,
     error: &'static str,
     description: &'static str,
-    challenged: bool,
     retry_after_s: Option<u64>,
 }
 
@@ -207,7 +207,7 @@ pub struct OAuthErrorBody {
 
 impl OAuthError {
     fn new(error: &'static str, description: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error, description, challenged: false, retry_after_s: None }
+        Self { status: StatusCode::BAD_REQUEST, error, description, retry_after_s: None }
     }
 
     fn invalid_request(description: &'static str) -> Self {
@@ -218,14 +218,14 @@ impl OAuthError {
         Self::new("invalid_scope", "a scope is unknown, or beyond what this client may ask for")
     }
 
-    fn invalid_client(challenged: bool) -> Self {
+    fn invalid_client() -> Self {
         let status = StatusCode::UNAUTHORIZED;
-        Self { status, challenged, ..Self::new("invalid_client", "the client credentials are missing or wrong") }
+        Self { status, ..Self::new("invalid_client", "the client credentials are missing or wrong") }
     }
 
-    fn of_flow(error: TokenRequestError, by_basic: bool) -> Self {
+    fn of_flow(error: TokenRequestError) -> Self {
         match error {
-            TokenRequestError::InvalidClient => Self::invalid_client(by_basic),
+            TokenRequestError::InvalidClient => Self::invalid_client(),
             TokenRequestError::InvalidScope => Self::invalid_scope(),
             TokenRequestError::Flow(error) => Self::of_problem(&Problem::from(error)),
         }
@@ -255,7 +255,8 @@ impl ResponseError for OAuthError {
     fn error_response(&self) -> HttpResponse<BoxBody> {
         let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((header::PRAGMA, "no-cache"));
-        if self.challenged {
+        // Every 401 names a way in (RFC 9110, 15.5.2), however the client tried.
+        if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, r#"Basic realm="oauth", charset="UTF-8""#));
         }
         if let Some(seconds) = self.retry_after_s {

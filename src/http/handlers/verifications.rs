@@ -33,7 +33,7 @@ pub async fn create(
     subject: InPath<SubjectId>,
     upload: Upload,
 ) -> Result<HttpResponse, Problem> {
-    let incoming = upload.receive(VERIFICATION_OPTIONS);
+    let incoming = upload.incoming(VERIFICATION_OPTIONS);
     let verification = verify::verify(&flows, caller.tenant, subject.0, incoming).await?;
     Ok(HttpResponse::Created().json(VerificationBody::from(verification)))
 }

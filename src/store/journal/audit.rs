@@ -7,6 +7,8 @@
 //! Who can write to the database can rewrite the whole chain from some line on; comparing the head with a copy kept
 //! elsewhere shows that. Within an untouched head every change, removal, insertion or reordering shows.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -136,28 +138,54 @@ pub(super) fn lines(connection: &mut AnyConnection, after: i64, limit: u32) -> R
     rows(connection, after, i64::from(limit))?.into_iter().map(AuditLine::try_from).collect()
 }
 
+/// How long a walk may take: a million lines are seconds.
+pub(super) const VERIFY_WAIT: Duration = Duration::from_secs(3_600);
+
+/// Walks along the chain while it grows; only its end is looked at under the lock.
 pub(super) fn verify(connection: &mut AnyConnection) -> Result<Chain, StoreError> {
-    const ROWS_AT_ONCE: i64 = 1_000;
-    let head = lock_head(connection)?;
-    let (mut sequence, mut hash) = (0, vec![0; 32]);
-    loop {
-        let rows = rows(connection, sequence, ROWS_AT_ONCE)?;
-        let last = rows.len() < ROWS_AT_ONCE as usize;
-        for row in rows {
-            sequence += 1;
-            if row.sequence != sequence || row.hash != row.chained_hash(&hash) {
-                return Ok(Chain::BrokenAt { sequence });
+    let mut walk = Walk { sequence: 0, hash: vec![0; 32] };
+    if let Some(broken) = walk.walk_on(connection)? {
+        return Ok(broken);
+    }
+    connection.write(|connection| {
+        let head = lock_head(connection)?;
+        if let Some(broken) = walk.walk_on(connection)? {
+            return Ok(broken);
+        }
+        let Walk { sequence, hash } = walk;
+        if head.sequence == sequence && head.hash == hash {
+            Ok(Chain::Whole { lines: sequence, head: hash })
+        } else {
+            Ok(Chain::BrokenAt { sequence: sequence + 1 })
+        }
+    })
+}
+
+/// The last line that fitted.
+struct Walk {
+    sequence: i64,
+    hash: Vec<u8>,
+}
+
+impl Walk {
+    /// Up to the last line there is; where the chain is broken, if it is.
+    fn walk_on(&mut self, connection: &mut AnyConnection) -> Result<Option<Chain>, StoreError> {
+        const ROWS_AT_ONCE: i64 = 1_000;
+        loop {
+            let rows = rows(connection, self.sequence, ROWS_AT_ONCE)?;
+            let last = rows.len() < ROWS_AT_ONCE as usize;
+            for row in rows {
+                self.sequence += 1;
+                if row.sequence != self.sequence || row.hash != row.chained_hash(&self.hash) {
+                    return Ok(Some(Chain::BrokenAt { sequence: self.sequence }));
+                }
+                self.hash = row.hash;
             }
-            hash = row.hash;
-        }
-        if last {
-            break;
+            if last {
+                return Ok(None);
+            }
         }
     }
-    if head.sequence != sequence || head.hash != hash {
-        return Ok(Chain::BrokenAt { sequence: sequence + 1 });
-    }
-    Ok(Chain::Whole { lines: sequence, head: hash })
 }
 
 fn rows(connection: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<Row>, StoreError> {

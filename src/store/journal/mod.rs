@@ -125,7 +125,8 @@ impl KeyholderJournal {
         })
     }
 
-    /// Removes what the journal knows of a subject and refuses it from now on. Safe to repeat.
+    /// Removes a subject's counters and refuses it from now on. Its audit lines and used verification ids stay: they hold
+    /// no more than a digest of its id. Safe to repeat.
     pub async fn forget(
         &self,
         tenant: TenantId,
@@ -173,14 +174,33 @@ impl KeyholderJournal {
             .await
     }
 
+    /// Answers as long as an opening could be: asks what [`Self::admit`] asks, about nobody, in a transaction that may
+    /// write, and writes nothing.
+    pub async fn ready(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        let nobody = Opening {
+            verification: VerificationId::generate(),
+            tenant: TenantId::generate(),
+            subject: SubjectId::generate(),
+            caller: String::new(),
+        };
+        let budgets = Budgets { per_subject: u32::MAX, per_tenant: u32::MAX, per_day: u32::MAX };
+        self.database
+            .pool
+            .write(move |connection| {
+                audit::lock_head(connection)?;
+                judge(connection, &nobody, &budgets, now).map(drop)
+            })
+            .await
+    }
+
     /// Audit lines after `sequence`, oldest first.
     pub async fn audit_lines(&self, after: i64, limit: u32) -> Result<Vec<AuditLine>, StoreError> {
         self.database.pool.run(move |connection| audit::lines(connection, after, limit)).await
     }
 
-    /// Recomputes the hash chain from its first line.
+    /// Recomputes the hash chain from its first line to the head it has now; openings go on meanwhile.
     pub async fn verify_chain(&self) -> Result<Chain, StoreError> {
-        self.database.pool.write(audit::verify).await
+        self.database.pool.run_within(audit::VERIFY_WAIT, audit::verify).await
     }
 }
 

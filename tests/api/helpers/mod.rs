@@ -8,6 +8,6 @@ pub mod photos;
 
 pub use self::{
     app::{TestApp, credential_in, each_database, onnxruntime},
-    client::{Client, WithForm, streamed},
+    client::{Answer, Client, WithForm, streamed},
     databases::Kind,
 };
