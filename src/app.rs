@@ -284,7 +284,7 @@ async fn keyholder(
                  run `velum keyholder` on a host of its own in production"
             );
             let keyholder = local_keyholder(settings, Arc::clone(clock)).await?;
-            if keyholder.key_id() != engine.public_key.key_id() {
+            if !keyholder.holds_the_key_of(&engine.public_key) {
                 let (one, other) = ("secret.key", "public.key");
                 let folder = settings.secrets.fhe_dir.clone();
                 return Err(StartError::KeysOfDifferentSets { folder, one, other });

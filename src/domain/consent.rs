@@ -88,10 +88,6 @@ impl Consent {
             ConsentState::Granted
         }
     }
-
-    pub fn permits(&self, purpose: &Purpose, now: OffsetDateTime) -> bool {
-        self.purpose == *purpose && self.state(now) == ConsentState::Granted
-    }
 }
 
 #[cfg(test)]
@@ -112,12 +108,6 @@ mod tests {
             expires_at: None,
             withdrawn_at: None,
         }
-    }
-
-    #[test]
-    fn a_granted_consent_permits_its_own_purpose_only() {
-        assert!(consent().permits(&Purpose::face_verification(), NOW));
-        assert!(!consent().permits(&"face_identification".parse().unwrap(), NOW));
     }
 
     #[test]

@@ -99,8 +99,4 @@ impl EncryptedTemplate {
     pub fn key_id(&self) -> KeyId {
         self.key
     }
-
-    pub fn model(&self) -> &crate::domain::matching::ModelId {
-        &self.encoding.model
-    }
 }

@@ -66,22 +66,6 @@ pub enum WireError {
     NotConformant,
 }
 
-impl WireError {
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Truncated { .. } => "fhe_truncated",
-            Self::TooLarge { .. } => "fhe_too_large",
-            Self::Foreign => "fhe_foreign",
-            Self::UnknownVersion(_) => "fhe_unknown_version",
-            Self::WrongKind { .. } => "fhe_wrong_kind",
-            Self::Damaged => "fhe_damaged",
-            Self::UnknownParameters(_) => "fhe_unknown_parameters",
-            Self::WrongKey { .. } => "fhe_wrong_key",
-            Self::NotConformant => "fhe_not_conformant",
-        }
-    }
-}
-
 /// What can stand in a frame.
 trait Framed:
     Serialize + DeserializeOwned + Versionize + Unversionize + Named + ParameterSetConformant<ParameterSet = ()>

@@ -10,7 +10,7 @@ use crate::{
     },
     fhe::{
         decide::EncryptedDecision,
-        keys::{KeyId, SecretKeys},
+        keys::{KeyId, PublicKey, SecretKeys},
         open::OpenError,
     },
     store::{
@@ -47,6 +47,11 @@ impl LocalKeyholder {
 
     pub fn key_id(&self) -> KeyId {
         self.secret.key_id()
+    }
+
+    /// Whether what is encrypted under `public` can be opened here.
+    pub fn holds_the_key_of(&self, public: &PublicKey) -> bool {
+        self.secret.belong_to(public)
     }
 
     pub async fn open(&self, request: OpenRequest, caller: Caller) -> Result<Decision, KeyholderError> {

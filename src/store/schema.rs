@@ -1,5 +1,5 @@
 //! The tables as diesel sees them, one module for each database. Kept by hand, because one definition serves PostgreSQL and
-//! SQLite; `tests/store.rs` compares every column with what the migrations made on both.
+//! SQLite; `tests/store` compares every column with what the migrations made on both.
 //!
 //! Types are those that both databases share: ids as text, sealed values and hashes as bytes, instants as microseconds
 //! since 1970-01-01 UTC.

@@ -41,7 +41,9 @@ async fn a_full_pool_answers_503_at_once_and_recovers() {
         assert!(matches!(answer.status.as_u16(), 201 | 503), "{}", answer.text);
     }
     assert!(answers.iter().any(|answer| answer.status == 201));
-    assert_eq!(compute.places_taken(), 0);
+    while compute.places_taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await; // given back a moment after the answer
+    }
     client.verify(&subject, photos::collins()).await.expect(201);
 }
 

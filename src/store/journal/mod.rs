@@ -79,17 +79,6 @@ pub enum JournalError {
     Store(#[from] StoreError),
 }
 
-impl JournalError {
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::AlreadyOpened => "already_opened",
-            Self::Forgotten => "subject_forgotten",
-            Self::BudgetSpent { .. } => "budget_spent",
-            Self::Store(error) => error.code(),
-        }
-    }
-}
-
 impl KeyholderJournal {
     pub async fn connect(url: &str, pool_size: usize) -> Result<Self, StoreError> {
         Ok(Self { database: Database::connect(url, pool_size, &migrations::JOURNAL).await? })
