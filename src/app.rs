@@ -36,6 +36,8 @@ use crate::{
 
 /// Between "not ready any more" and "no new connections": time for a proxy to notice.
 const NOTICE: Duration = Duration::from_secs(1);
+/// How soon a token key that came or went is noticed.
+const TOKEN_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 /// A client that was answered before it had sent everything may still read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -105,6 +107,8 @@ pub struct App {
     tls: rustls::ServerConfig,
     /// Signs the server's certificate, where it made itself.
     authority: Option<PathBuf>,
+    /// Where the token keys rotate; `None` where the one key is a setting.
+    token_keys: Option<PathBuf>,
 }
 
 impl App {
@@ -148,7 +152,9 @@ impl App {
         let identity = settings.server.tls.as_ref().or(development.as_ref().map(|made| &made.server));
         let tls = tls::public_server(identity.ok_or(StartError::KeyholderLacks { name: "TLS_CERTIFICATE" })?)?;
         let authority = development.filter(|_| settings.server.tls.is_none()).map(|made| made.authority);
-        Ok(Self { flows: Data::new(flows), draining: Draining::default(), server: settings.server, tls, authority })
+        let token_keys = settings.secrets.jwt_signing_key.is_none().then_some(settings.secrets.dir);
+        let (flows, draining) = (Data::new(flows), Draining::default());
+        Ok(Self { flows, draining, server: settings.server, tls, authority, token_keys })
     }
 
     pub fn flows(&self) -> &Flows {
@@ -181,8 +187,9 @@ impl App {
         let server = server.map_err(failed)?;
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
-        let Self { flows, draining, authority, .. } = self;
-        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server) })
+        let Self { flows, draining, authority, token_keys, .. } = self;
+        let renewing = token_keys.map(|folder| tokio::spawn(renew_token_keys(folder, flows.clone())));
+        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server), renewing })
     }
 }
 
@@ -195,6 +202,15 @@ pub struct Running {
     draining: Draining,
     handle: ServerHandle,
     task: JoinHandle<io::Result<()>>,
+    renewing: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(renewing) = &self.renewing {
+            renewing.abort();
+        }
+    }
 }
 
 impl Running {
@@ -203,11 +219,39 @@ impl Running {
     }
 
     /// First says that it is not ready any more, and `notice` later takes no new connection; then finishes what it has.
-    pub async fn stop(self, notice: Duration) {
+    pub async fn stop(mut self, notice: Duration) {
         self.draining.begin();
         sleep(notice).await;
         self.handle.stop(true).await;
-        let _ended = self.task.await;
+        let _ended = (&mut self.task).await;
+    }
+}
+
+/// Looks every few seconds for token keys that came or went. Keys that cannot be read leave those in use as they are.
+async fn renew_token_keys(folder: PathBuf, flows: Data<Flows>) {
+    let mut told = None;
+    loop {
+        sleep(TOKEN_KEYS_INTERVAL).await;
+        let folder = folder.clone();
+        let read = tokio::task::spawn_blocking(move || secrets::read_token_keys(&folder)).await;
+        match read {
+            Ok(Ok(keys)) => {
+                let jwks = keys.jwks();
+                if jwks != flows.tokens().jwks() {
+                    tracing::info!(event = "token_keys_changed", keys = jwks.keys.len(), "token keys came or went");
+                    flows.tokens().replace_keys(keys);
+                }
+                told = None;
+            }
+            Ok(Err(error)) if told.as_deref() != Some(error.to_string().as_str()) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the token keys cannot be read; the old ones stay"
+                );
+                told = Some(error.to_string());
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use time::{Duration, OffsetDateTime, macros::datetime};
 use velum::{
     auth::{
         Principal, Scope, Scopes,
-        jwt::{SigningKey, SigningKeyError, SigningKeys, TokenConfig, TokenError, TokenLifetime, Tokens},
+        jwt::{
+            AccessToken, DatedKey, SigningKey, SigningKeyError, SigningKeys, TokenConfig, TokenError, TokenLifetime,
+            Tokens,
+        },
     },
     domain::{
         clock::ManualClock,
@@ -31,6 +34,12 @@ fn key(index: usize) -> SigningKey {
     SigningKey::from_pem(KEYS[index]).unwrap()
 }
 
+/// Keys that sign from these moments on.
+fn keys(dated: &[(usize, OffsetDateTime)]) -> SigningKeys {
+    let dated = dated.iter().map(|&(index, signs_from)| DatedKey { signs_from, key: key(index) });
+    SigningKeys::new(dated.collect()).unwrap()
+}
+
 fn config() -> TokenConfig {
     TokenConfig {
         issuer: "https://velum.example".to_owned(),
@@ -42,7 +51,7 @@ fn config() -> TokenConfig {
 
 fn service() -> (Tokens, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(NOW));
-    (Tokens::new(SigningKeys::new(key(0)), config(), clock.clone()), clock)
+    (Tokens::new(SigningKeys::single(key(0)), config(), clock.clone()), clock)
 }
 
 fn principal() -> Principal {
@@ -287,21 +296,44 @@ fn what_is_not_a_token_is_refused() {
 }
 
 #[test]
-fn during_a_rotation_tokens_of_both_keys_are_good_and_the_new_key_signs() {
+fn a_rotation_is_known_before_it_signs_and_remembered_after() {
     let clock = Arc::new(ManualClock::at(NOW));
-    let before = Tokens::new(SigningKeys::new(key(0)), config(), clock.clone());
-    let during = Tokens::new(SigningKeys::new(key(1)).also_accepting(key(0)), config(), clock.clone());
-    let after = Tokens::new(SigningKeys::new(key(1)), config(), clock);
-    let (old, new) = (before.issue(&principal()).unwrap(), during.issue(&principal()).unwrap());
-    assert!(during.verify(old.token.expose_text()).is_ok());
-    assert!(after.verify(new.token.expose_text()).is_ok());
-    assert_eq!(after.verify(old.token.expose_text()), Err(TokenError::UnknownKey));
-    assert_eq!(before.verify(new.token.expose_text()), Err(TokenError::UnknownKey));
+    let tokens = Tokens::new(SigningKeys::single(key(0)), config(), clock.clone());
+    let verifies = |token: &str| tokens.verify(token).is_ok();
+    let issue = || tokens.issue(&principal()).unwrap().token;
+    let kid = |token: &AccessToken| jsonwebtoken::decode_header(token.expose_text()).unwrap().kid.unwrap();
+
+    let old = issue();
+    tokens.replace_keys(keys(&[(0, NOW), (1, NOW + Duration::minutes(5))]));
+    assert_eq!(tokens.jwks().keys.len(), 2, "published before it signs");
+    assert_eq!(kid(&issue()), key(0).kid());
+    clock.advance(Duration::minutes(5));
+    let new = issue();
+    assert_eq!(kid(&new), key(1).kid());
+    assert!(verifies(old.expose_text()) && verifies(new.expose_text()));
+
+    tokens.replace_keys(keys(&[(1, NOW + Duration::minutes(5))]));
+    assert_eq!(tokens.verify(old.expose_text()), Err(TokenError::UnknownKey));
+    assert!(verifies(new.expose_text()));
+}
+
+#[test]
+fn the_newest_key_that_has_begun_signs_and_a_first_one_need_not_have() {
+    let signer = |dated: &[(usize, OffsetDateTime)]| {
+        let tokens = Tokens::new(keys(dated), config(), Arc::new(ManualClock::at(NOW)));
+        let token = tokens.issue(&principal()).unwrap().token;
+        jsonwebtoken::decode_header(token.expose_text()).unwrap().kid.unwrap()
+    };
+    let hour = Duration::HOUR;
+    assert_eq!(signer(&[(1, NOW - hour), (0, NOW)]), key(0).kid());
+    assert_eq!(signer(&[(0, NOW), (1, NOW - hour)]), key(0).kid());
+    assert_eq!(signer(&[(0, NOW - hour), (1, NOW + hour)]), key(0).kid());
+    assert_eq!(signer(&[(0, NOW + hour), (1, NOW + hour * 2)]), key(0).kid());
 }
 
 #[test]
 fn the_key_set_shows_public_halves_only() {
-    let tokens = Tokens::new(SigningKeys::new(key(1)).also_accepting(key(0)), config(), Arc::new(ManualClock::at(NOW)));
+    let tokens = Tokens::new(keys(&[(0, NOW), (1, NOW)]), config(), Arc::new(ManualClock::at(NOW)));
     let document = serde_json::to_value(tokens.jwks()).unwrap();
     let keys = document["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 2);
@@ -343,7 +375,7 @@ fn weak_and_foreign_keys_are_refused() {
 #[test]
 fn a_generated_key_signs_and_has_3072_bits() {
     let key = SigningKey::from_pem(&SigningKey::generate_pem()).unwrap();
-    let tokens = Tokens::new(SigningKeys::new(key), config(), Arc::new(ManualClock::at(NOW)));
+    let tokens = Tokens::new(SigningKeys::single(key), config(), Arc::new(ManualClock::at(NOW)));
     let modulus = URL_SAFE_NO_PAD.decode(&tokens.jwks().keys[0].n).unwrap();
     assert_eq!(modulus.len() * 8, 3072);
     assert!(tokens.verify(tokens.issue(&principal()).unwrap().token.expose_text()).is_ok());
@@ -363,5 +395,110 @@ fn lifetimes_outside_five_to_fifteen_minutes_are_refused() {
     }
     for seconds in [300, 600, 900] {
         assert_eq!(TokenLifetime::from_seconds(seconds).unwrap().as_seconds(), seconds);
+    }
+}
+
+mod assertions {
+    use serde_json::json;
+    use velum::auth::assertion::{Assertion, AssertionError, AssertionKey, InvalidAssertionKey, claimed_client};
+
+    use super::*;
+
+    const AUDIENCES: [&str; 2] = ["https://velum.example", "https://velum.example/oauth/token"];
+
+    fn key() -> AssertionKey {
+        AssertionKey::from_pem(include_str!("fixtures/keys/test_only_rsa_2048_one.public.pem")).unwrap()
+    }
+
+    fn good(client: ClientId) -> Value {
+        let now = NOW.unix_timestamp();
+        json!({ "iss": client.to_string(), "sub": client.to_string(), "aud": AUDIENCES[1], "jti": "one",
+            "iat": now, "exp": now + 60 })
+    }
+
+    fn signed(claims: &Value, header: &jsonwebtoken::Header, pem: &str) -> String {
+        let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+        jsonwebtoken::encode(header, claims, &key).unwrap()
+    }
+
+    fn verdict_on(change: impl FnOnce(&mut Value)) -> Result<Assertion, AssertionError> {
+        let client = ClientId::generate();
+        let mut claims = good(client);
+        change(&mut claims);
+        let assertion = signed(&claims, &jsonwebtoken::Header::new(Algorithm::RS256), KEYS[0]);
+        key().verify(&assertion, client, &AUDIENCES, NOW)
+    }
+
+    #[test]
+    fn a_good_assertion_is_accepted_for_either_name_of_the_server() {
+        let assertion = verdict_on(|_| ()).unwrap();
+        assert_eq!(assertion.id, "one");
+        assert!(assertion.expires_at > NOW);
+        assert!(verdict_on(|claims| claims["aud"] = AUDIENCES[0].into()).is_ok());
+        assert!(verdict_on(|claims| claims["aud"] = json!(["elsewhere", AUDIENCES[0]])).is_ok());
+    }
+
+    #[test]
+    fn each_rule_of_rfc_7523_is_kept() {
+        let now = NOW.unix_timestamp();
+        type Change = fn(&mut Value, i64);
+        let cases: [(&str, Change, AssertionError); 14] = [
+            ("another issuer", |claims, _| claims["iss"] = "cli_1".into(), AssertionError::WrongClient),
+            ("another subject", |claims, _| claims["sub"] = "cli_1".into(), AssertionError::WrongClient),
+            ("another audience", |claims, _| claims["aud"] = "https://elsewhere".into(), AssertionError::WrongAudience),
+            ("no audience", |claims, _| drop(claims.as_object_mut().unwrap().remove("aud")), AssertionError::Malformed),
+            ("no end", |claims, _| drop(claims.as_object_mut().unwrap().remove("exp")), AssertionError::Malformed),
+            ("no issuer", |claims, _| drop(claims.as_object_mut().unwrap().remove("iss")), AssertionError::Malformed),
+            ("no id", |claims, _| drop(claims.as_object_mut().unwrap().remove("jti")), AssertionError::NoId),
+            ("an empty id", |claims, _| claims["jti"] = "".into(), AssertionError::NoId),
+            ("an endless id", |claims, _| claims["jti"] = "x".repeat(257).into(), AssertionError::NoId),
+            ("expired", |claims, now| claims["exp"] = (now - 10).into(), AssertionError::WrongTime),
+            ("a long life", |claims, now| claims["exp"] = (now + 311).into(), AssertionError::WrongTime),
+            ("from the future", |claims, now| claims["iat"] = (now + 11).into(), AssertionError::WrongTime),
+            ("not valid yet", |claims, now| claims["nbf"] = (now + 11).into(), AssertionError::WrongTime),
+            ("beyond all time", |claims, _| claims["exp"] = i64::MAX.into(), AssertionError::WrongTime),
+        ];
+        for (name, change, expected) in cases {
+            assert_eq!(verdict_on(|claims| change(claims, now)), Err(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_clients_own_key_with_rs256_signs() {
+        let client = ClientId::generate();
+        let claims = good(client);
+        let verdict = |assertion: &str| key().verify(assertion, client, &AUDIENCES, NOW);
+        let rs256 = jsonwebtoken::Header::new(Algorithm::RS256);
+        assert_eq!(verdict(&signed(&claims, &rs256, KEYS[1])), Err(AssertionError::WrongSignature));
+        let rs512 = jsonwebtoken::Header::new(Algorithm::RS512);
+        assert_eq!(verdict(&signed(&claims, &rs512, KEYS[0])), Err(AssertionError::WrongAlgorithm));
+
+        // The public key as an HMAC secret: the oldest trick of all.
+        let public = jsonwebtoken::EncodingKey::from_secret(key().pem().as_bytes());
+        let hs256 = jsonwebtoken::Header::new(Algorithm::HS256);
+        let forged = jsonwebtoken::encode(&hs256, &claims, &public).unwrap();
+        assert_eq!(verdict(&forged), Err(AssertionError::WrongAlgorithm));
+
+        let good = signed(&claims, &rs256, KEYS[0]);
+        let (head, rest) = good.split_once('.').unwrap();
+        let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), rest.split_once('.').unwrap().0);
+        assert_eq!(verdict(&unsigned), Err(AssertionError::Malformed));
+        assert_eq!(verdict(&format!("{head}.{head}.{head}")), Err(AssertionError::WrongSignature));
+        assert_eq!(claimed_client(&good), Ok(client));
+        for bad in ["", "a.b.c", &"a".repeat(5_000)] {
+            assert_eq!(claimed_client(bad), Err(AssertionError::Malformed));
+        }
+    }
+
+    #[test]
+    fn weak_and_foreign_public_keys_are_refused() {
+        for bad in [
+            "",
+            KEYS[0],
+            include_str!("fixtures/keys/bad_rsa_1024.public.pem"),
+            include_str!("fixtures/keys/bad_ec_p256.public.pem"),
+        ] {
+            assert_eq!(AssertionKey::from_pem(bad).err(), Some(InvalidAssertionKey));
+        }
     }
 }

@@ -84,7 +84,7 @@ fn generated_keys_are_private_and_never_overwritten() {
     let made = desk.run(&["keys", "generate", "--out", "keys"]);
     assert_eq!(code(&made), 0, "{}", err(&made));
     assert!(out(&made).contains("next: move keys/fhe/secret.key"));
-    let names = ["jwt_signing.pem", "client_secret_pepper.key", "blind_index.key", "fhe/secret.key", "fhe/public.key"];
+    let names = ["client_secret_pepper.key", "blind_index.key", "fhe/secret.key", "fhe/public.key"];
     let paths = names.map(|name| desk.path().join("keys").join(name));
     let before = paths.each_ref().map(|path| fs::read(path).unwrap());
     for path in &paths {
@@ -96,6 +96,12 @@ fn generated_keys_are_private_and_never_overwritten() {
     let again = desk.run(&["keys", "generate", "--out", "keys"]);
     assert_eq!(code(&again), 0);
     assert_eq!(out(&again).matches("kept").count(), 5);
+    let token_keys = || fs::read_dir(desk.path().join("keys/jwt")).unwrap().count();
+    assert_eq!(token_keys(), 1);
+    let rotated = desk.run_with(&[("VELUM_SECRETS_DIR", "keys")], &["keys", "rotate", "jwt"]);
+    assert_eq!(code(&rotated), 0, "{}", err(&rotated));
+    assert_eq!(token_keys(), 2);
+    assert_eq!(code(&desk.run(&["keys", "rotate", "jwt", "--after", "1"])), 2, "too soon for every process to know");
     assert_eq!(before, paths.each_ref().map(|path| fs::read(path).unwrap()));
 
     let refused = desk.run(&["keys", "generate", "--kind", "pepper", "--out", "keys"]);

@@ -3,14 +3,17 @@
 //! Every rule of verification (algorithm, type, key, issuer, audience, times, leeway) is written out in `Tokens::verify`;
 //! none is left to a library's default.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use super::signing_key::{Jwks, SigningKey, SigningKeyError, SigningKeys};
+pub use super::signing_key::{DatedKey, Jwks, SigningKey, SigningKeyError, SigningKeys};
 use super::{Principal, Scopes};
 use crate::domain::{
     clock::Clock,
@@ -37,7 +40,7 @@ impl TokenLifetime {
         if (Self::MIN.0..=Self::MAX.0).contains(&lifetime) { Ok(Self(lifetime)) } else { Err(InvalidTokenLifetime) }
     }
 
-    pub fn as_seconds(self) -> u64 {
+    pub const fn as_seconds(self) -> u64 {
         self.0.as_secs()
     }
 }
@@ -141,19 +144,28 @@ struct Claims {
 
 /// Issues and verifies access tokens.
 pub struct Tokens {
-    keys: SigningKeys,
+    keys: RwLock<Arc<SigningKeys>>,
     config: TokenConfig,
     clock: Arc<dyn Clock>,
 }
 
 impl Tokens {
     pub fn new(keys: SigningKeys, config: TokenConfig, clock: Arc<dyn Clock>) -> Self {
-        Self { keys, config, clock }
+        Self { keys: RwLock::new(Arc::new(keys)), config, clock }
+    }
+
+    /// Puts other keys in place of those in use, between two requests.
+    pub fn replace_keys(&self, keys: SigningKeys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    fn keys(&self) -> Arc<SigningKeys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The public keys, for `/.well-known/jwks.json`.
     pub fn jwks(&self) -> Jwks {
-        self.keys.jwks()
+        self.keys().jwks()
     }
 
     pub fn config(&self) -> &TokenConfig {
@@ -161,13 +173,15 @@ impl Tokens {
     }
 
     pub fn issue(&self, principal: &Principal) -> Result<IssuedToken, SigningFailed> {
-        let key = self.keys.current();
+        let now = self.clock.now();
+        let keys = self.keys();
+        let key = keys.current(now);
         let header = Header {
             typ: Some(TOKEN_TYPE.to_owned()),
             kid: Some(key.kid().to_owned()),
             ..Header::new(Algorithm::RS256)
         };
-        let now = self.clock.now().unix_timestamp();
+        let now = now.unix_timestamp();
         let claims = Claims {
             iss: self.config.issuer.clone(),
             aud: self.config.audience.clone(),
@@ -199,7 +213,8 @@ impl Tokens {
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        let key = header.kid.and_then(|kid| self.keys.find(&kid)).ok_or(TokenError::UnknownKey)?;
+        let keys = self.keys();
+        let key = header.kid.and_then(|kid| keys.find(&kid)).ok_or(TokenError::UnknownKey)?;
 
         let mut rules = Validation::new(Algorithm::RS256);
         rules.algorithms = vec![Algorithm::RS256];

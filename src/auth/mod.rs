@@ -3,6 +3,7 @@
 //! `jwt` issues and verifies access tokens, `client_secret` makes and checks the credential they are bought with. Both
 //! end in a `Principal`: the only thing the rest of the program learns about a caller.
 
+pub mod assertion;
 pub mod client_secret;
 pub mod jwt;
 mod signing_key;

@@ -13,10 +13,11 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, Jwk, ThumbprintHash},
 };
 use serde::Serialize;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// Smallest RSA modulus that signs tokens (NIST SP 800-57 part 1: 112-bit strength). New keys have 3,072 bits.
-const MODULUS_BITS_MIN: usize = 2048;
+pub(super) const MODULUS_BITS_MIN: usize = 2048;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
@@ -96,28 +97,36 @@ fn modulus_bits(modulus: &str) -> Option<usize> {
     Some((bytes.len() - leading) * 8 - bytes[leading].leading_zeros() as usize)
 }
 
-/// The keys in use. Rotation adds the next key as an accepted one, makes it current once every verifier knows it, and
-/// drops the old one after the longest token lifetime.
+/// A signing key and the moment from which it signs.
+pub struct DatedKey {
+    pub signs_from: OffsetDateTime,
+    pub key: SigningKey,
+}
+
+/// The keys in use. Every one of them verifies and stands in the key set; the newest that has begun to sign signs. A rotation
+/// adds a key that begins later, when every verifier knows it, and drops an old one when no token of it lives any more.
 pub struct SigningKeys {
-    current: SigningKey,
-    accepted: Vec<SigningKey>,
+    /// By the moment they begin; at least one.
+    keys: Vec<DatedKey>,
 }
 
 impl SigningKeys {
-    pub fn new(current: SigningKey) -> Self {
-        Self { current, accepted: Vec::new() }
+    /// The one key of an installation that does not rotate.
+    pub fn single(key: SigningKey) -> Self {
+        Self { keys: vec![DatedKey { signs_from: OffsetDateTime::UNIX_EPOCH, key }] }
     }
 
-    /// Tokens signed with `key` are accepted too, but none is made with it.
-    pub fn also_accepting(mut self, key: SigningKey) -> Self {
-        if self.find(&key.kid).is_none() {
-            self.accepted.push(key);
-        }
-        self
+    /// `None` for no key at all.
+    pub fn new(mut keys: Vec<DatedKey>) -> Option<Self> {
+        keys.sort_by_key(|dated| dated.signs_from);
+        keys.dedup_by(|one, other| one.key.kid == other.key.kid);
+        if keys.is_empty() { None } else { Some(Self { keys }) }
     }
 
-    pub(super) fn current(&self) -> &SigningKey {
-        &self.current
+    /// A first key signs even before its time: there is no other.
+    pub(super) fn current(&self, now: OffsetDateTime) -> &SigningKey {
+        let begun = self.keys.iter().rev().find(|dated| dated.signs_from <= now);
+        &begun.unwrap_or(&self.keys[0]).key
     }
 
     pub(super) fn find(&self, kid: &str) -> Option<&SigningKey> {
@@ -125,7 +134,7 @@ impl SigningKeys {
     }
 
     fn all(&self) -> impl Iterator<Item = &SigningKey> {
-        std::iter::once(&self.current).chain(&self.accepted)
+        self.keys.iter().map(|dated| &dated.key)
     }
 
     pub fn jwks(&self) -> Jwks {

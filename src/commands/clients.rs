@@ -1,16 +1,21 @@
 //! `velum clients`: credentials of apps. A secret is shown once, when it is made; only its keyed hash is kept.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, settings};
 use crate::{
-    auth::Scopes,
+    auth::{Scopes, assertion::AssertionKey},
     domain::{
         clock::{Clock, SystemClock},
         id::{ClientId, TenantId},
     },
-    flows::clients::issue,
+    flows::clients::{issue, issue_for_key},
     secrets::{self, Secrets},
     settings::{Mode, Role, Settings},
     store::{Store, StoreError, Tenant},
@@ -29,6 +34,9 @@ pub enum Command {
         /// Space-separated scopes
         #[arg(long, default_value_t = Scopes::client_app())]
         scopes: Scopes,
+        /// RSA public key (PEM) that the client signs with instead of knowing a secret (private_key_jwt, RFC 7523)
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -39,7 +47,7 @@ pub enum Command {
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Give a client no more tokens; those it has end within 15 minutes
+    /// Give a client no more tokens; those it has end at once
     Disable {
         /// Name or id of its tenant
         #[arg(long)]
@@ -53,7 +61,9 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
     let desk = Desk::open(&settings).await?;
     match command {
-        Command::Create { tenant, name, scopes, json } => desk.create(&tenant, name, scopes, json).await,
+        Command::Create { tenant, name, scopes, public_key, json } => {
+            desk.create(&tenant, name, scopes, public_key, json).await
+        }
         Command::List { tenant } => desk.list(tenant.as_deref()).await,
         Command::Disable { tenant, client } => desk.disable(&tenant, client).await,
     }
@@ -79,14 +89,33 @@ impl Desk {
         Ok(Self { store, pepper })
     }
 
-    async fn create(&self, tenant: &str, name: String, scopes: Scopes, as_json: bool) -> Result<(), Failure> {
+    async fn create(
+        &self,
+        tenant: &str,
+        name: String,
+        scopes: Scopes,
+        public_key: Option<PathBuf>,
+        as_json: bool,
+    ) -> Result<(), Failure> {
         if scopes.is_empty() {
             return Err(Failure::plain("a client needs at least one scope"));
         }
+        let public_key = public_key.map(|path| read_public_key(&path)).transpose()?;
         let tenant = match self.tenant(tenant).await? {
             Some(tenant) => tenant,
             None => self.new_tenant(tenant).await?,
         };
+        if let Some(key) = public_key {
+            let client = issue_for_key(&key, name, &scopes, SystemClock.now());
+            let (tenant_id, id, scopes) = (tenant.id.to_string(), client.id.to_string(), scopes.to_string());
+            self.store.clients().create(tenant.id, client).await.map_err(failed)?;
+            if as_json {
+                println!("{}", json!({ "tenant": tenant_id, "client_id": id, "scope": scopes }));
+            } else {
+                println!("tenant         {tenant_id}\nclient_id      {id}\nscope          {scopes}");
+            }
+            return Ok(());
+        }
         let (client, credential) = issue(&self.pepper, name, &scopes, SystemClock.now());
         self.store.clients().create(tenant.id, client).await.map_err(failed)?;
         let (tenant, id, scopes) = (tenant.id.to_string(), credential.client.to_string(), scopes.to_string());
@@ -146,6 +175,12 @@ impl Desk {
         self.store.tenants().create(&tenant).await.map_err(failed)?;
         Ok(tenant)
     }
+}
+
+fn read_public_key(path: &Path) -> Result<AssertionKey, Failure> {
+    let unusable = |error: &dyn std::error::Error| Failure::plain(format!("{}: {error}", path.display()));
+    let pem = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    AssertionKey::from_pem(&pem).map_err(|error| unusable(&error))
 }
 
 fn failed(error: impl std::error::Error) -> Failure {

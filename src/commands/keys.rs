@@ -26,6 +26,20 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Make the next token key and remove those that no living token was signed with; nothing has to be restarted
+    Rotate {
+        #[arg(value_enum)]
+        kind: Rotated,
+        /// Seconds until the new key signs: by then every process and every reader of the key set must know it
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(60..=86_400))]
+        after: u32,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rotated {
+    /// Signs access tokens
+    Jwt,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,7 +74,30 @@ impl Wanted {
 }
 
 pub fn run(command: Command) -> Result<(), Failure> {
-    let Command::Generate { kind, out } = command;
+    match command {
+        Command::Generate { kind, out } => generate(kind, out),
+        Command::Rotate { kind: Rotated::Jwt, after } => rotate_jwt(after),
+    }
+}
+
+fn rotate_jwt(after: u32) -> Result<(), Failure> {
+    let settings = settings(Role::Tool)?;
+    if settings.secrets.jwt_signing_key.is_some() {
+        return Err(Failure::plain("VELUM_JWT_SIGNING_KEY names one key, and one key cannot rotate")
+            .next("put keys into the folder jwt of VELUM_SECRETS_DIR instead"));
+    }
+    let after = time::Duration::seconds(after.into());
+    let rotation = secrets::rotate_token_keys(&settings.secrets.dir, SystemClock.now(), after);
+    let rotation = rotation.map_err(|error| Failure::because("the token keys were not rotated", error))?;
+    println!("made    {}, signs from {}", rotation.made.display(), rotation.signs_from);
+    for path in rotation.removed {
+        println!("removed {}", path.display());
+    }
+    println!("Every host with a copy of this folder needs the same files before then.");
+    Ok(())
+}
+
+fn generate(kind: Wanted, out: Option<PathBuf>) -> Result<(), Failure> {
     let (secrets_dir, fhe_dir) = match out {
         Some(out) => (out.clone(), out.join("fhe")),
         None => {

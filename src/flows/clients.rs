@@ -6,6 +6,7 @@ use super::{FlowError, Flows};
 use crate::{
     auth::{
         Scopes,
+        assertion::AssertionKey,
         client_secret::{ClientSecret, Pepper},
     },
     domain::id::{ClientId, TenantId},
@@ -30,6 +31,20 @@ pub async fn create(flows: &Flows, tenant: TenantId, name: &str, scopes: Scopes)
     Ok(credential)
 }
 
+/// A client that will sign for its tokens.
+pub async fn create_for_key(
+    flows: &Flows,
+    tenant: TenantId,
+    name: &str,
+    key: &AssertionKey,
+    scopes: Scopes,
+) -> Result<ClientId, FlowError> {
+    let client = issue_for_key(key, name.to_owned(), &scopes, flows.now());
+    let id = client.id;
+    flows.store.clients().create(tenant, client).await?;
+    Ok(id)
+}
+
 /// A client to store, with its secret hashed, and the credential to hand out.
 pub fn issue(pepper: &Pepper, name: String, scopes: &Scopes, now: OffsetDateTime) -> (NewClient, NewCredential) {
     let credential = NewCredential { client: ClientId::generate(), secret: ClientSecret::generate() };
@@ -37,10 +52,23 @@ pub fn issue(pepper: &Pepper, name: String, scopes: &Scopes, now: OffsetDateTime
         id: credential.client,
         name,
         secret_hash: pepper.hash(credential.client, &credential.secret).to_bytes().to_vec(),
+        public_key: None,
         scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         created_at: now,
     };
     (client, credential)
+}
+
+/// A client that signs with a key of its own instead of knowing a secret.
+pub fn issue_for_key(key: &AssertionKey, name: String, scopes: &Scopes, now: OffsetDateTime) -> NewClient {
+    NewClient {
+        id: ClientId::generate(),
+        name,
+        secret_hash: Vec::new(),
+        public_key: Some(key.pem().to_owned()),
+        scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        created_at: now,
+    }
 }
 
 pub async fn disable(flows: &Flows, tenant: TenantId, client: ClientId) -> Result<(), FlowError> {

@@ -32,11 +32,7 @@ pub use self::{
     page::{Page, PageRequest},
 };
 use crate::{
-    auth::{
-        Principal,
-        client_secret::Pepper,
-        jwt::{TokenError, Tokens},
-    },
+    auth::{client_secret::Pepper, jwt::Tokens},
     domain::{
         clock::Clock,
         decision::FalseMatchRate,
@@ -145,10 +141,6 @@ impl Flows {
 
     pub fn uploads(&self) -> &Uploads {
         &self.uploads
-    }
-
-    pub fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {
-        self.tokens.verify(token).map(|verified| verified.principal)
     }
 }
 

@@ -22,7 +22,7 @@ use super::problem::{FieldProblem, Problem};
 use crate::{
     auth::{Principal, Scope},
     domain::id::{ConsentId, EnrolmentId, SubjectId},
-    flows::Flows,
+    flows::{Flows, tokens},
 };
 
 /// Who may call a resource; stands beside its path in the route table.
@@ -49,17 +49,18 @@ impl Deref for Caller {
 
 impl FromRequest for Caller {
     type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request).map(Caller))
+        let request = request.clone();
+        Box::pin(async move { identify(&request).await.map(Caller) })
     }
 }
 
-fn identify(request: &HttpRequest) -> Result<Principal, Problem> {
+async fn identify(request: &HttpRequest) -> Result<Principal, Problem> {
     let flows = flows(request)?;
     let token = bearer_token(request)?;
-    let principal = flows.authenticate(token)?;
+    let principal = tokens::authenticate(flows, token).await?;
     // A handler that asks for a caller under a route without an entry is our mistake: closed, not open.
     match request.app_data::<Access>() {
         Some(Access::AnyToken) => Ok(principal),

@@ -62,6 +62,8 @@ macro_rules! routes {
 #[rustfmt::skip]
 routes! {
     "/oauth/token"                              Open,                       POST oauth::token;
+    "/oauth/revoke"                             Open,                       POST oauth::revoke;
+    "/oauth/introspect"                         Open,                       POST oauth::introspect;
     "/.well-known/jwks.json"                    Open,                       GET oauth::jwks;
     "/.well-known/oauth-authorization-server"   Open,                       GET oauth::metadata;
 

@@ -29,7 +29,7 @@ use crate::auth::Scope;
             `code`; a foreign id looks like an absent one."
     ),
     paths(
-        oauth::token, oauth::jwks, oauth::metadata,
+        oauth::token, oauth::revoke, oauth::introspect, oauth::jwks, oauth::metadata,
         subjects::create, subjects::list, subjects::show, subjects::erase,
         consents::grant, consents::list, consents::withdraw,
         enrolments::create, enrolments::list, enrolments::delete,
@@ -91,6 +91,26 @@ pub struct TokenForm {
     client_id: Option<String>,
     /// Unless sent by HTTP Basic.
     client_secret: Option<String>,
+    /// Instead of a secret: `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` (RFC 7523).
+    client_assertion_type: Option<String>,
+    /// A JWT that the client signed with its own key (RS256): `iss` and `sub` its id, `aud` the issuer or the token endpoint, a fresh `jti`,
+    /// `exp` at most five minutes ahead.
+    client_assertion: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[allow(dead_code)] // as above
+pub struct AboutTokenForm {
+    /// The access token in question.
+    token: String,
+    /// Taken and not needed: there is one kind of token.
+    token_type_hint: Option<String>,
+    /// Unless sent by HTTP Basic; `client_assertion` as for a token.
+    client_id: Option<String>,
+    /// Unless sent by HTTP Basic.
+    client_secret: Option<String>,
+    client_assertion_type: Option<String>,
+    client_assertion: Option<String>,
 }
 
 /// The document as text, made once.
@@ -187,7 +207,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     let posts = matches!(method, HttpMethod::Post);
     let enrols = posts && row.path.ends_with("/enrolments");
     let verifies = posts && row.path.ends_with("/verifications");
-    add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid"]);
+    add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid", "token_revoked"]);
     add(500, &["internal_error"]);
     add(503, &["store_unavailable", "overloaded"]);
     if matches!(row.access, Access::Needs(_)) {

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::jwt::TokenError,
-    flows::{FlowError, incoming::IncomingError},
+    flows::{FlowError, incoming::IncomingError, tokens::AuthenticationError},
 };
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -213,10 +213,26 @@ impl From<TokenError> for Problem {
             TokenError::NotYetValid => "The access token is not valid yet.",
             _ => "The access token is not valid.",
         };
-        let challenge = Some(r#"Bearer error="invalid_token""#);
+        let challenge = Some(INVALID_TOKEN);
         Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error.code(), detail) }
     }
 }
+
+impl From<AuthenticationError> for Problem {
+    fn from(error: AuthenticationError) -> Self {
+        match error {
+            AuthenticationError::Token(error) => error.into(),
+            AuthenticationError::Revoked => Self {
+                challenge: Some(INVALID_TOKEN),
+                ..Self::new(StatusCode::UNAUTHORIZED, "token_revoked", "The access token was revoked.")
+            },
+            AuthenticationError::Flow(error) => error.into(),
+        }
+    }
+}
+
+/// RFC 6750, section 3.1.
+const INVALID_TOKEN: &str = r#"Bearer error="invalid_token""#;
 
 /// A database that restarts is back after some seconds.
 const STORE_RETRY_AFTER_S: u64 = 5;

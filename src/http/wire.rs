@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use crate::{
+    auth::jwt::{TokenConfig, VerifiedToken},
     domain::{
         consent::{Consent, ConsentState, Purpose},
         decision::{Decision, FalseMatchRate},
@@ -375,6 +376,50 @@ pub struct TokenBody {
     pub expires_in: u64,
     /// Space-separated.
     pub scope: String,
+}
+
+/// What an access token says (RFC 7662, section 2.2); of one that is not good, nothing but that.
+#[derive(Serialize, ToSchema)]
+pub struct IntrospectionBody {
+    pub active: bool,
+    #[serde(flatten)]
+    pub token: Option<IntrospectedToken>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct IntrospectedToken {
+    /// Space-separated.
+    scope: String,
+    client_id: String,
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// Seconds since 1970, UTC; `iat` as well.
+    exp: i64,
+    iat: i64,
+    /// The client: there is no user behind client credentials.
+    sub: String,
+    aud: String,
+    iss: String,
+    jti: String,
+    tenant: String,
+}
+
+impl IntrospectionBody {
+    pub fn of(token: Option<VerifiedToken>, config: &TokenConfig) -> Self {
+        let token = token.map(|token| IntrospectedToken {
+            scope: token.principal.scopes.to_string(),
+            client_id: token.principal.client.to_string(),
+            token_type: "Bearer",
+            exp: token.expires_at,
+            iat: token.issued_at,
+            sub: token.principal.client.to_string(),
+            aud: config.audience.clone(),
+            iss: config.issuer.clone(),
+            jti: token.token_id,
+            tenant: token.principal.tenant.to_string(),
+        });
+        Self { active: token.is_some(), token }
+    }
 }
 
 /// How the service is doing.

@@ -11,7 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{BLIND_INDEX, JWT_SIGNING, KEKS, PEPPER, SecretsError, fhe, files};
+use super::{BLIND_INDEX, KEKS, PEPPER, SecretsError, fhe, files, token_keys};
 use crate::{
     auth::jwt::SigningKey,
     fhe::keys,
@@ -71,7 +71,7 @@ pub struct Made {
 /// Makes one key of a kind; never in place of one that is there. A second key-encryption key gets a name of its own.
 pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime) -> Result<Made, SecretsError> {
     let path = match kind {
-        Kind::Jwt => secrets_dir.join(JWT_SIGNING),
+        Kind::Jwt => token_keys::path_of(secrets_dir, now),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
         Kind::Kek => fresh_kek(secrets_dir, now),
@@ -94,7 +94,7 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
 /// machines, and a second set would make the first worthless.
 pub fn existing(kind: Kind, secrets_dir: &Path, fhe_dir: &Path) -> Option<PathBuf> {
     let path = match kind {
-        Kind::Jwt => secrets_dir.join(JWT_SIGNING),
+        Kind::Jwt => return token_keys::files(secrets_dir).ok()?.pop().map(|(_, path)| path),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
         Kind::Kek => return keyring::key_encryption_key_files(secrets_dir).ok()?.pop(),

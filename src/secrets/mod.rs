@@ -1,8 +1,7 @@
 //! The keys on disk: made on first start in the embedded mode, brought by the operator in production.
 //!
 //! ```text
-//! <secrets>/jwt_signing.pem             signs access tokens
-//! <secrets>/jwt_accepted/<any>.pem      still or already verifies them, during a rotation (optional)
+//! <secrets>/jwt/<moment>.pem            signs access tokens from that moment on; all of them verify
 //! <secrets>/client_secret_pepper.key    keyed hash of client secrets
 //! <secrets>/blind_index.key             keyed hash of external references
 //! <secrets>/kek/<id>.key                wraps the subjects' data keys
@@ -14,9 +13,10 @@
 mod fhe;
 mod files;
 mod make;
+mod token_keys;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,7 @@ pub use self::{
     fhe::{make_evaluation_key, read_evaluation_key, read_public_key, read_secret_keys},
     files::write_private,
     make::{Kind, Made, ensure_development, existing, make},
+    token_keys::{Rotation, read_token_keys, rotate_token_keys},
 };
 use crate::{
     auth::{
@@ -41,8 +42,6 @@ use crate::{
     },
 };
 
-const JWT_SIGNING: &str = "jwt_signing.pem";
-const JWT_ACCEPTED: &str = "jwt_accepted";
 const PEPPER: &str = "client_secret_pepper.key";
 const BLIND_INDEX: &str = "blind_index.key";
 const KEKS: &str = "kek";
@@ -57,6 +56,10 @@ pub enum SecretsError {
     OpenToOthers { path: PathBuf, mode: u32 },
     #[error("{} is there already and is never overwritten; move it away to make another", path.display())]
     Exists { path: PathBuf },
+    #[error("{} is not named by the moment from which it signs, such as 20261231T235959Z.pem", path.display())]
+    TokenKeyName { path: PathBuf },
+    #[error("there is no token key in {}; make one with: velum keys generate --kind jwt", folder.display())]
+    NoTokenKey { folder: PathBuf },
     #[error("{place} is no signing key")]
     SigningKey { place: String, source: SigningKeyError },
     #[error(transparent)]
@@ -85,12 +88,10 @@ pub struct Secrets {
 impl Secrets {
     pub fn read(settings: &SecretsSettings) -> Result<Self, SecretsError> {
         let dir = &settings.dir;
-        let signing_key = match &settings.jwt_signing_key {
-            Some(text) => signing_key("VELUM_JWT_SIGNING_KEY", text.expose_text())?,
-            None => read_signing_key(&dir.join(JWT_SIGNING))?,
+        let signing_keys = match &settings.jwt_signing_key {
+            Some(text) => SigningKeys::single(signing_key("VELUM_JWT_SIGNING_KEY", text.expose_text())?),
+            None => read_token_keys(dir)?,
         };
-        let signing_keys =
-            accepted_keys(dir)?.into_iter().fold(SigningKeys::new(signing_key), SigningKeys::also_accepting);
         let pepper = key(settings.client_secret_pepper.as_ref(), "VELUM_CLIENT_SECRET_PEPPER", &dir.join(PEPPER))?;
         let blind_index = key(settings.blind_index_key.as_ref(), "VELUM_BLIND_INDEX_KEY", &dir.join(BLIND_INDEX))?;
         let key_encryption_keys = keyring::read_key_encryption_keys(dir, settings.kek_current.as_ref())?;
@@ -141,31 +142,13 @@ fn one_purpose_each(used: Vec<(String, [u8; 32])>) -> Result<(), SecretsError> {
     Ok(())
 }
 
-fn read_signing_key(path: &Path) -> Result<SigningKey, SecretsError> {
-    let pem = Zeroizing::new(String::from_utf8_lossy(&files::read_private(path)?).into_owned());
-    signing_key(&path.display().to_string(), &pem)
-}
-
 fn signing_key(place: &str, pem: &str) -> Result<SigningKey, SecretsError> {
     SigningKey::from_pem(pem).map_err(|source| SecretsError::SigningKey { place: place.to_owned(), source })
 }
 
-fn accepted_keys(dir: &Path) -> Result<Vec<SigningKey>, SecretsError> {
-    let folder = dir.join(JWT_ACCEPTED);
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let unreadable = |source| SecretsError::Unreadable { path: folder.clone(), source };
-    let entries: Result<Vec<_>, _> = fs::read_dir(&folder).map_err(unreadable)?.collect();
-    let mut paths: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "pem"));
-    paths.sort();
-    paths.iter().map(|path| read_signing_key(path)).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use tempfile::TempDir;
     use time::{OffsetDateTime, macros::datetime};
@@ -185,11 +168,13 @@ mod tests {
         include_str!("../../tests/fixtures/keys/test_only_rsa_2048_two.pem"),
     ];
 
+    const TOKEN_KEY: &str = "jwt/20261120T120000Z.pem";
+
     /// A house with every key but those of the encryption, which take a second.
     fn house() -> House {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::embedded(&folder.path().join("data")).unwrap();
-        write_private(&settings.secrets.dir.join(JWT_SIGNING), TOKEN_KEYS[0].as_bytes()).unwrap();
+        write_private(&settings.secrets.dir.join(TOKEN_KEY), TOKEN_KEYS[0].as_bytes()).unwrap();
         for kind in [Kind::Kek, Kind::Pepper, Kind::BlindIndex] {
             make(kind, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW).unwrap();
         }
@@ -234,13 +219,13 @@ mod tests {
 
     #[test]
     fn a_missing_or_open_file_is_named() {
-        for name in [JWT_SIGNING, PEPPER, BLIND_INDEX] {
+        for (name, missed) in [(TOKEN_KEY, "no token key in"), (PEPPER, PEPPER), (BLIND_INDEX, BLIND_INDEX)] {
             let house = house();
             let path = house.settings.secrets.dir.join(name);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
             assert!(refusal(&house.settings).contains("chmod 600"), "{name}");
             fs::remove_file(&path).unwrap();
-            assert!(refusal(&house.settings).contains(name), "{name}");
+            assert!(refusal(&house.settings).contains(missed), "{name}");
         }
     }
 
@@ -255,7 +240,7 @@ mod tests {
             assert!(refusal(&house.settings).contains(PEPPER), "{bad:?}");
         }
         let house = house();
-        fs::write(house.settings.secrets.dir.join(JWT_SIGNING), hex::encode([7; 32])).unwrap();
+        fs::write(house.settings.secrets.dir.join(TOKEN_KEY), hex::encode([7; 32])).unwrap();
         assert!(refusal(&house.settings).contains("is no signing key"));
     }
 
@@ -288,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn accepted_signing_keys_are_published_beside_the_current_one() {
+    fn every_token_key_is_published() {
         let house = house();
         let dir = &house.settings.secrets.dir;
-        write_private(&dir.join(JWT_ACCEPTED).join("next.pem"), TOKEN_KEYS[1].as_bytes()).unwrap();
+        write_private(&dir.join("jwt/20261120T130000Z.pem"), TOKEN_KEYS[1].as_bytes()).unwrap();
         assert_eq!(Secrets::read(&house.settings.secrets).unwrap().signing_keys.jwks().keys.len(), 2);
     }
 
@@ -305,6 +290,27 @@ mod tests {
         let ids: Vec<&str> = keys.ids().map(|id| id.as_str()).collect();
         assert_eq!(ids, ["2026-11-20", "2026-11-20-02", "2026-11-20-03"]);
         assert_eq!(keys.current().as_str(), "2026-11-20-03");
+    }
+
+    #[test]
+    fn what_is_left_of_a_key_set_is_neither_replaced_nor_removed() {
+        let house = house();
+        let settings = &house.settings;
+        let secret = settings.secrets.fhe_dir.join("secret.key");
+        write_private(&secret, b"precious").unwrap();
+        assert_eq!(ensure_development(settings, NOW).unwrap(), []);
+        assert_eq!(fs::read(&secret).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(&settings.secrets.fhe_dir).unwrap().count(), 1);
+        let refused = make(Kind::Fhe, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW);
+        assert!(matches!(refused, Err(SecretsError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_draft_that_a_crash_left_is_no_key() {
+        let house = house();
+        let keks = house.settings.secrets.dir.join(KEKS);
+        fs::rename(keks.join("2026-11-20.key"), keks.join(".2026-11-20.key.1.new")).unwrap();
+        assert!(existing(Kind::Kek, &house.settings.secrets.dir, &house.settings.secrets.fhe_dir).is_none());
     }
 
     #[test]

@@ -16,7 +16,10 @@ pub struct Client {
     pub id: ClientId,
     pub tenant: TenantId,
     pub name: String,
+    /// Empty for a client with a public key.
     pub secret_hash: Vec<u8>,
+    /// RSA, PEM: the client signs what it asks with (RFC 7523) and has no secret.
+    pub public_key: Option<String>,
     /// Names of scopes, in the order given.
     pub scopes: Vec<String>,
     pub created_at: OffsetDateTime,
@@ -26,7 +29,9 @@ pub struct Client {
 pub struct NewClient {
     pub id: ClientId,
     pub name: String,
+    /// Empty for a client with a public key.
     pub secret_hash: Vec<u8>,
+    pub public_key: Option<String>,
     /// None of them may hold a space.
     pub scopes: Vec<String>,
     pub created_at: OffsetDateTime,
@@ -47,6 +52,7 @@ struct Row {
     scopes: String,
     created_at: i64,
     disabled_at: Option<i64>,
+    public_key: Option<String>,
 }
 
 impl Clients<'_> {
@@ -59,6 +65,7 @@ impl Clients<'_> {
             scopes: client.scopes.join(" "),
             created_at: micros(client.created_at),
             disabled_at: None,
+            public_key: client.public_key,
         };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(clients::table).values(&row).execute(connection)?);
@@ -108,6 +115,7 @@ impl TryFrom<Row> for Client {
             scopes: row.scopes.split_whitespace().map(str::to_owned).collect(),
             created_at: instant("clients.created_at", row.created_at)?,
             disabled_at: row.disabled_at.map(|at| instant("clients.disabled_at", at)).transpose()?,
+            public_key: row.public_key,
         })
     }
 }

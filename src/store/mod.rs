@@ -2,7 +2,7 @@
 //!
 //! | database | type | holds |
 //! |---|---|---|
-//! | main | `Store` | tenants, clients, subjects, consents, enrolments, verifications |
+//! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications |
 //! | keystore | `KeyStore` | wrapped data keys; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
 //!
@@ -26,6 +26,7 @@ pub mod schema;
 mod subjects;
 mod templates;
 mod tenants;
+mod tokens;
 mod verifications;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use self::{
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
     tenants::{Tenant, Tenants},
+    tokens::{TokenRef, Tokens},
     verifications::{NewVerification, Verification, Verifications},
 };
 use self::{conn::Pool, migrations::Migrations};
@@ -76,6 +78,10 @@ impl Store {
 
     pub fn clients(&self) -> Clients<'_> {
         Clients { pool: self.pool() }
+    }
+
+    pub fn tokens(&self) -> Tokens<'_> {
+        Tokens { pool: self.pool() }
     }
 
     pub fn subjects(&self) -> Subjects<'_> {

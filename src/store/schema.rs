@@ -22,6 +22,22 @@ pub mod main {
             scopes -> Text,
             created_at -> BigInt,
             disabled_at -> Nullable<BigInt>,
+            public_key -> Nullable<Text>,
+        }
+    }
+    diesel::table! {
+        revoked_tokens (token_id) {
+            token_id -> Text,
+            client_id -> Text,
+            expires_at -> BigInt,
+            revoked_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        used_assertions (client_id, assertion_id) {
+            client_id -> Text,
+            assertion_id -> Text,
+            expires_at -> BigInt,
         }
     }
     diesel::table! {

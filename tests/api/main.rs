@@ -12,4 +12,5 @@ mod erase;
 mod outages;
 mod problems;
 mod process;
+mod tokens;
 mod verify;

@@ -8,7 +8,7 @@ use velum::{
     },
     store::{
         Conflict, NewClient, NewSubject, PAGE_ROWS_MAX, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, Tenant,
-        Verification,
+        TokenRef, Verification,
     },
     vault::{DataKey, VaultError},
 };
@@ -37,6 +37,7 @@ fn a_disabled_client_keeps_the_time_it_was_first_disabled() {
             id,
             name: "web shop".to_owned(),
             secret_hash: vec![1, 2, 3],
+            public_key: None,
             scopes: vec!["subjects".to_owned(), "faces:verify".to_owned()],
             created_at: NOW,
         };
@@ -55,6 +56,49 @@ fn a_disabled_client_keeps_the_time_it_was_first_disabled() {
         assert!(matches!(foreign, Err(StoreError::NotFound)));
         let orphan = store.clients().create(TenantId::generate(), new(ClientId::generate())).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
+fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let client = ClientId::generate();
+        let new = NewClient {
+            id: client,
+            name: "signer".to_owned(),
+            secret_hash: Vec::new(),
+            public_key: Some("PEM".to_owned()),
+            scopes: vec!["subjects".to_owned()],
+            created_at: NOW,
+        };
+        store.clients().create(tenant, new).await.unwrap();
+        assert_eq!(store.clients().find(client).await.unwrap().public_key.as_deref(), Some("PEM"));
+
+        let tokens = store.tokens();
+        let token = |id: &str, expires_at| TokenRef { token_id: id.to_owned(), client, expires_at };
+        assert!(tokens.is_live("one", client).await.unwrap());
+        assert!(!tokens.is_live("one", ClientId::generate()).await.unwrap(), "nobody's token");
+        for _ in 0..2 {
+            tokens.revoke(token("one", NOW + Duration::MINUTE), NOW).await.unwrap();
+            assert!(!tokens.is_live("one", client).await.unwrap());
+        }
+        tokens.revoke(token("two", NOW + Duration::HOUR), NOW + Duration::MINUTE * 2).await.unwrap();
+        assert_eq!(database.count("revoked_tokens"), 1, "the first has ended by itself");
+
+        let used = async |id: &str, after| {
+            let now = NOW + Duration::seconds(after);
+            tokens.use_assertion(client, id, now + Duration::MINUTE, now).await.unwrap()
+        };
+        assert!(used("one", 0).await);
+        assert!(!used("one", 30).await);
+        assert!(used("two", 30).await);
+        assert!(used("three", 100).await);
+        assert_eq!(database.count("used_assertions"), 1);
+
+        store.clients().disable(tenant, client, NOW).await.unwrap();
+        assert!(!tokens.is_live("three", client).await.unwrap());
     });
 }
 

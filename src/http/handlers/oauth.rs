@@ -15,17 +15,17 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::{
-    auth::{Scope, Scopes},
+    auth::{Scope, Scopes, assertion::ASSERTION_TYPE},
     flows::{
         Flows,
         tokens::{self, Credential, TokenRequestError},
     },
     http::{
         extract::{media_type, small_body},
-        openapi::TokenForm,
+        openapi::{AboutTokenForm, TokenForm},
         problem::Problem,
         scopes_in_use,
-        wire::TokenBody,
+        wire::{IntrospectionBody, TokenBody},
     },
 };
 
@@ -65,6 +65,51 @@ pub async fn token(request: HttpRequest, payload: Payload, flows: Data<Flows>) -
         }))
 }
 
+/// End an access token before its time (RFC 7009).
+///
+/// The answer is the same whether or not the token was any good, or the client's own.
+#[utoipa::path(post, path = "/oauth/revoke", tag = "oauth",
+    request_body(content = AboutTokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "The token is good for nothing any more."),
+        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
+        (status = 401, body = OAuthErrorBody, description = "invalid_client.",
+            headers(("WWW-Authenticate" = String, description = "Basic."))),
+        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
+        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
+        (status = 500, body = OAuthErrorBody, description = "server_error."),
+        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable: the token may still be good; ask again.",
+            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+pub async fn revoke(request: HttpRequest, payload: Payload, flows: Data<Flows>) -> Result<HttpResponse, OAuthError> {
+    let form = Form::read(&request, payload).await?;
+    let credential = credential(&request, &form)?;
+    tokens::revoke(&flows, credential, form.token()?).await.map_err(OAuthError::of_flow)?;
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).finish())
+}
+
+/// Ask what an access token of your own tenant says, and whether it is still good (RFC 7662).
+#[utoipa::path(post, path = "/oauth/introspect", tag = "oauth",
+    request_body(content = AboutTokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, body = IntrospectionBody, headers(("Cache-Control" = String, description = "no-store"))),
+        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
+        (status = 401, body = OAuthErrorBody, description = "invalid_client.",
+            headers(("WWW-Authenticate" = String, description = "Basic."))),
+        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
+        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
+        (status = 500, body = OAuthErrorBody, description = "server_error."),
+        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable.",
+            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+pub async fn introspect(
+    request: HttpRequest,
+    payload: Payload,
+    flows: Data<Flows>,
+) -> Result<HttpResponse, OAuthError> {
+    let form = Form::read(&request, payload).await?;
+    let credential = credential(&request, &form)?;
+    let token = tokens::introspect(&flows, credential, form.token()?).await.map_err(OAuthError::of_flow)?;
+    let body = IntrospectionBody::of(token, flows.tokens().config());
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body))
+}
+
 /// The public keys that access tokens are signed with (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "oauth",
     responses((status = 200, description = "A JWK set.", content_type = "application/json")))]
@@ -81,6 +126,9 @@ pub async fn metadata(flows: Data<Flows>) -> HttpResponse {
         .json(MetadataBody::of(&flows.tokens().config().issuer))
 }
 
+/// How a client may say who it is, at each of the three endpoints.
+const CLIENT_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+
 /// RFC 8414, section 2.
 #[derive(Serialize, ToSchema)]
 pub struct MetadataBody {
@@ -90,7 +138,14 @@ pub struct MetadataBody {
     scopes_supported: Vec<&'static str>,
     response_types_supported: Vec<&'static str>,
     grant_types_supported: Vec<&'static str>,
-    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    token_endpoint_auth_methods_supported: [&'static str; 3],
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
+    revocation_endpoint: String,
+    revocation_endpoint_auth_methods_supported: [&'static str; 3],
+    revocation_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
+    introspection_endpoint: String,
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    introspection_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
     service_documentation: String,
 }
 
@@ -105,7 +160,14 @@ impl MetadataBody {
             // There is no authorization endpoint, so there is nothing to put here; the RFC wants the member.
             response_types_supported: vec![],
             grant_types_supported: vec!["client_credentials"],
-            token_endpoint_auth_methods_supported: vec!["client_secret_basic", "client_secret_post"],
+            token_endpoint_auth_methods_supported: CLIENT_METHODS,
+            token_endpoint_auth_signing_alg_values_supported: ["RS256"],
+            revocation_endpoint: format!("{base}/oauth/revoke"),
+            revocation_endpoint_auth_methods_supported: CLIENT_METHODS,
+            revocation_endpoint_auth_signing_alg_values_supported: ["RS256"],
+            introspection_endpoint: format!("{base}/oauth/introspect"),
+            introspection_endpoint_auth_methods_supported: CLIENT_METHODS,
+            introspection_endpoint_auth_signing_alg_values_supported: ["RS256"],
             service_documentation: format!("{base}/docs/"),
         }
     }
@@ -141,6 +203,12 @@ impl Form {
         }
     }
 
+    /// What revocation and introspection are about.
+    fn token(&self) -> Result<&str, OAuthError> {
+        self.only("token_type_hint")?;
+        self.only("token")?.ok_or_else(|| OAuthError::invalid_request("token is needed"))
+    }
+
     fn wrong_grant_type(&self) -> OAuthError {
         match self.only("grant_type") {
             Ok(Some(_)) => OAuthError::new("unsupported_grant_type", "only client_credentials is supported"),
@@ -149,36 +217,48 @@ impl Form {
     }
 }
 
-/// The client's credential, from HTTP Basic or from the form.
+/// The client's credential: by HTTP Basic, in the form, or as an assertion in the form; one of them only (RFC 6749, 2.3).
 fn credential(request: &HttpRequest, form: &Form) -> Result<Credential, OAuthError> {
-    let in_form = (form.only("client_id")?, form.only("client_secret")?);
+    let several = || OAuthError::invalid_request("send the credentials in one way, not in several");
     let mut headers = request.headers().get_all(header::AUTHORIZATION);
-    match (headers.next(), headers.next(), in_form) {
-        (None, None, (Some(client), Some(secret))) => Ok(Credential::new(client, secret)),
-        (None, None, _) => Err(OAuthError::invalid_client()),
-        (Some(_), None, (_, Some(_))) => {
-            Err(OAuthError::invalid_request("send the credentials in the header or in the form, not in both"))
+    let by_header = match (headers.next(), headers.next()) {
+        (given, None) => given,
+        _ => return Err(OAuthError::invalid_request("more than one Authorization header")),
+    };
+    let client = form.only("client_id")?;
+    match (by_header, form.only("client_secret")?, assertion(form)?) {
+        (None, None, Some(assertion)) => Ok(Credential::Assertion { client: client.map(str::to_owned), assertion }),
+        (None, Some(secret), None) => {
+            client.map(|client| Credential::secret(client, secret)).ok_or_else(OAuthError::invalid_client)
         }
-        (Some(value), None, (client_in_form, None)) => {
-            let credential = basic(value).ok_or_else(OAuthError::invalid_client)?;
-            match client_in_form {
-                Some(client) if client != credential.client => {
-                    Err(OAuthError::invalid_request("header and form name different clients"))
-                }
-                _ => Ok(credential),
+        (Some(value), None, None) => {
+            let (named, secret) = basic(value).ok_or_else(OAuthError::invalid_client)?;
+            if client.is_some_and(|client| client != *named) {
+                return Err(OAuthError::invalid_request("header and form name different clients"));
             }
+            Ok(Credential::secret(&named, &secret))
         }
-        _ => Err(OAuthError::invalid_request("more than one Authorization header")),
+        (None, None, None) => Err(OAuthError::invalid_client()),
+        _ => Err(several()),
+    }
+}
+
+/// RFC 7521, section 4.2: assertion and type come together.
+fn assertion(form: &Form) -> Result<Option<Zeroizing<String>>, OAuthError> {
+    match (form.only("client_assertion_type")?, form.only("client_assertion")?) {
+        (None, None) => Ok(None),
+        (Some(ASSERTION_TYPE), Some(assertion)) => Ok(Some(Zeroizing::new(assertion.to_owned()))),
+        _ => Err(OAuthError::invalid_request("client_assertion needs the client_assertion_type of RFC 7523")),
     }
 }
 
 /// RFC 7617, with both halves form-encoded (RFC 6749, section 2.3.1).
-fn basic(value: &HeaderValue) -> Option<Credential> {
+fn basic(value: &HeaderValue) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     let decoded = Zeroizing::new(BASE64_STANDARD.decode(encoded.trim()).ok()?);
     let (client, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     scheme.eq_ignore_ascii_case("basic").then_some(())?;
-    Some(Credential::new(&form_decoded(client)?, &form_decoded(secret)?))
+    Some((form_decoded(client)?, form_decoded(secret)?))
 }
 
 fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
@@ -282,8 +362,8 @@ mod tests {
     #[test]
     fn both_halves_of_basic_are_form_decoded() {
         let header = |text: &str| HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(text))).unwrap();
-        let credential = basic(&header("cli_1:a%2Bb+c")).unwrap();
-        assert_eq!((credential.client.as_str(), credential.secret.as_str()), ("cli_1", "a+b c"));
+        let (client, secret) = basic(&header("cli_1:a%2Bb+c")).unwrap();
+        assert_eq!((client.as_str(), secret.as_str()), ("cli_1", "a+b c"));
         assert!(basic(&header("no colon")).is_none());
         assert!(basic(&HeaderValue::from_static("Bearer x")).is_none());
     }

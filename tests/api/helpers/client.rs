@@ -146,7 +146,12 @@ impl Client {
     }
 
     pub async fn post_token(&self, form: &[(&str, &str)]) -> Answer {
-        self.send(Self { token: None, ..self.clone() }.request(Method::POST, "/oauth/token").with_form(form)).await
+        self.post_oauth("/oauth/token", form).await
+    }
+
+    /// To an endpoint of `/oauth`, which knows the client by the form alone.
+    pub async fn post_oauth(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.send(Self { token: None, ..self.clone() }.request(Method::POST, path).with_form(form)).await
     }
 
     pub async fn post_form(&self, path: &str, image: Vec<u8>, fields: &[(&'static str, &'static str)]) -> Answer {

@@ -67,6 +67,20 @@ impl Databases {
         }
     }
 
+    /// What a query `SELECT ... AS text` gives.
+    pub fn texts(&self, url: &str, query: &str) -> Vec<String> {
+        #[derive(diesel::QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            text: String,
+        }
+        let rows: Vec<Row> = match self.kind {
+            Kind::Sqlite => sql_query(query).load(&mut sqlite(url)).unwrap(),
+            Kind::Postgres => sql_query(query).load(&mut postgres(url)).unwrap(),
+        };
+        rows.into_iter().map(|row| row.text).collect()
+    }
+
     /// Takes the main database away: what a client then sees is an outage.
     pub fn take_main_away(&self) {
         match (&self.postgres, self.sqlite_file()) {
