@@ -10,6 +10,8 @@ cd "$root"
 scripts/setup.sh --tests
 
 step 5m "formatting" cargo fmt --check
+# From pinned packages, a download of some 150 MB; takes half a minute.
+step 10m "models rebuilt byte for byte" models/convert/rebuild.sh
 step 5m "shell scripts" shellcheck --external-sources .ci/run scripts/*.sh models/convert/*.sh
 step 45m "clippy" cargo clippy --release --locked -- --deny warnings
 # A test may stop at the first thing that is wrong.

@@ -84,7 +84,7 @@ fn all_problems_are_told_at_once() {
         ("VELUM_DATABASE_POOL_SIZE", "0"),
         ("VELUM_LOG", "loud=="),
         ("VELUM_FALSE_MATCH_RATE", "0.001"),
-        ("VELUM_EMBEDDER", "../x"),
+        ("VELUM_EMBEDDER", "dlib-resnet29-v1+0a1b2c3d"),
         ("VELUM_KEYHOLDER", "http://keyholder"),
         ("VELUM_DATABASE_URL", "mysql://db/velum"),
         ("VELUM_NONSENSE", ""),

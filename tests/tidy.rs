@@ -34,6 +34,7 @@ const HOMES: &[(&str, &str)] = &[
     ("actix_tls", "keyholder/server.rs"),
     ("utoipa", "http/"),
     ("utoipa_swagger_ui", "http/"),
+    ("zune_jpeg", "face/decode.rs"),
     ("ort", "face/session.rs"),
     ("ort_tract", "face/session.rs"),
     ("tfhe", "fhe/"),

@@ -38,6 +38,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
 fn show(card: &ModelCard, used: bool) {
     println!("\nembedder {}{}", card.id, if used { " (in use)" } else { "" });
     println!("  {}", card.summary);
+    println!("  named {} in answers and stored templates", card.model_id());
     println!("  licence {}, from {} {}", card.model.licence, card.model.package, card.model.version);
     println!("  {} dimensions, {}", card.output.dimension, card.matching.metric.as_str());
     for stated in &card.matching.thresholds {

@@ -4,11 +4,49 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::{decision::FalseMatchRate, face::Embedding};
 
-/// Name of an embedding model, e.g. `dlib-resnet29-v1`. 1 to 64 bytes of a-z, 0-9, `-`, `_` and `.`.
+/// Name of a model card, e.g. `dlib-resnet29-v1`. 1 to 64 bytes of a-z, 0-9, `-`, `_` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CardId(String);
+
+impl CardId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a model card is 1 to 64 characters of a-z, 0-9, '-', '_' and '.'")]
+pub struct InvalidCardId;
+
+impl FromStr for CardId {
+    type Err = InvalidCardId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCardId> {
+        if is_card_id(text) { Ok(Self(text.to_owned())) } else { Err(InvalidCardId) }
+    }
+}
+
+fn is_card_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    text.bytes().all(plain) && (1..=64).contains(&text.len())
+}
+
+/// What templates are made under and told apart by, e.g. `dlib-resnet29-v1+0a1b2c3d`: the card's id, and behind the `+` eight
+/// hexadecimal digits that change with whatever in the card changes a template. Templates of two ids are never compared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(String);
 
 impl ModelId {
+    pub fn of_card(card: &CardId, fingerprint: u32) -> Self {
+        Self(format!("{card}+{fingerprint:08x}"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -21,16 +59,17 @@ impl fmt::Display for ModelId {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a model id is 1 to 64 characters of a-z, 0-9, '-', '_' and '.'")]
+#[error("a model id is 1 to 64 characters of a-z, 0-9, '-', '_' and '.', and perhaps '+' and 8 hexadecimal digits")]
 pub struct InvalidModelId;
 
 impl FromStr for ModelId {
     type Err = InvalidModelId;
 
     fn from_str(text: &str) -> Result<Self, InvalidModelId> {
-        let plain =
-            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte));
-        if plain && (1..=64).contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(InvalidModelId) }
+        let (card, fingerprint) = text.split_once('+').unwrap_or((text, "00000000"));
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let whole = fingerprint.len() == 8 && fingerprint.bytes().all(hexadecimal);
+        if is_card_id(card) && whole { Ok(Self(text.to_owned())) } else { Err(InvalidModelId) }
     }
 }
 
@@ -92,6 +131,30 @@ impl MatchSpec {
         match self.metric {
             Metric::SquaredEuclid => value <= threshold.0,
             Metric::Cosine => value >= threshold.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_id_is_the_id_of_a_card_with_at_most_one_fingerprint() {
+        let card: CardId = "dlib-resnet29-v1".parse().unwrap();
+        let model = ModelId::of_card(&card, 0xA1B2);
+        assert_eq!(model.as_str(), "dlib-resnet29-v1+0000a1b2");
+        assert_eq!(model.as_str().parse(), Ok(model));
+        assert!("dlib-resnet29-v1".parse::<ModelId>().is_ok());
+        for text in ["", "+0000a1b2", "a+", "a+0000a1b", "a+0000A1B2", "a+0000a1b2+0000a1b2", "A", "a b"] {
+            assert_eq!(text.parse::<ModelId>(), Err(InvalidModelId), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_card_has_no_plus() {
+        for text in ["dlib+0000a1b2", "dlib+", "", "../x", "Dlib", &"x".repeat(65)] {
+            assert_eq!(text.parse::<CardId>(), Err(InvalidCardId), "{text:?}");
         }
     }
 }

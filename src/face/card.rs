@@ -3,18 +3,19 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
+use sha2::{Digest, Sha256};
 
-use super::manifest::ModelFile;
+use super::{feed::Feed, manifest::ModelFile};
 use crate::domain::{
     decision::FalseMatchRate,
-    matching::{MatchSpec, Metric, ModelId, Threshold},
+    matching::{CardId, MatchSpec, Metric, ModelId, Threshold},
 };
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
     #[serde(deserialize_with = "parsed")]
-    pub id: ModelId,
+    pub id: CardId,
     /// What it is and what it is not good for, in a sentence or two.
     pub summary: String,
     pub model: ModelFile,
@@ -72,7 +73,39 @@ pub enum Alignment {
     Arcface112,
 }
 
+impl InputSpec {
+    pub(super) fn feed(&self) -> Feed {
+        let &Self { layout, colour, divisor, mean, std, .. } = self;
+        Feed { layout, colour, divisor, mean, std }
+    }
+}
+
+impl Layout {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Chw => "chw",
+            Self::Hwc => "hwc",
+        }
+    }
+}
+
+impl ColourOrder {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Rgb => "rgb",
+            Self::Bgr => "bgr",
+        }
+    }
+}
+
 impl Alignment {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Dlib150 => "dlib_150",
+            Self::Arcface112 => "arcface_112",
+        }
+    }
+
     /// Side of the square face chip, in pixels.
     pub fn side_px(self) -> usize {
         match self {
@@ -142,11 +175,51 @@ pub struct QualityThresholds {
 }
 
 impl ModelCard {
+    /// The card's id and the head of a SHA-256 over whatever changes a template: the file, how it is fed, which output is
+    /// taken, and how that is prepared and quantised. Templates of a card that was changed there are stale, not misjudged;
+    /// thresholds, the quality gate and words may change without touching a template.
+    pub fn model_id(&self) -> ModelId {
+        let [a, b, c, d, ..]: [u8; 32] = self.digest().into();
+        ModelId::of_card(&self.id, u32::from_be_bytes([a, b, c, d]))
+    }
+
+    /// Each part with its name and length before it, so that no two cards are written alike. Changing what is written here
+    /// makes every stored template stale.
+    fn digest(&self) -> sha2::digest::Output<Sha256> {
+        let (input, matching) = (&self.input, &self.matching);
+        let single = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let shape: Vec<u8> = input.shape.iter().flat_map(|&side| (side as u64).to_le_bytes()).collect();
+        let parts: [(&str, &[u8]); 16] = [
+            ("file", self.model.sha256.as_bytes()),
+            ("shape", &shape),
+            ("layout", input.layout.as_str().as_bytes()),
+            ("colour", input.colour.as_str().as_bytes()),
+            ("divisor", &input.divisor.to_le_bytes()),
+            ("mean", &single(&input.mean)),
+            ("std", &single(&input.std)),
+            ("alignment", input.alignment.as_str().as_bytes()),
+            ("mirrored", &[u8::from(input.mirrored)]),
+            ("output", self.output.name.as_bytes()),
+            ("dimension", &(self.output.dimension as u64).to_le_bytes()),
+            ("metric", matching.metric.as_str().as_bytes()),
+            ("matching mean", &single(matching.mean.as_deref().unwrap_or_default())),
+            ("scale", &matching.scale.to_le_bytes()),
+            ("component_max", &matching.component_max.to_le_bytes()),
+            ("norm_bound_squared", &matching.norm_bound_squared.to_le_bytes()),
+        ];
+        let mut hash = Sha256::new();
+        for part in parts.into_iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize()
+    }
+
     /// The part of the card that the encrypted match needs.
     pub fn match_spec(&self) -> MatchSpec {
         let matching = &self.matching;
         MatchSpec {
-            model: self.id.clone(),
+            model: self.model_id(),
             metric: matching.metric,
             dimension: self.output.dimension,
             mean: matching.mean.clone(),
@@ -165,7 +238,8 @@ impl ModelCard {
     /// What the types alone cannot say; the error is the end of a sentence about this card.
     pub(super) fn check(&self) -> Result<(), String> {
         self.check_input()?;
-        self.check_matching()
+        self.check_matching()?;
+        self.quality.check()
     }
 
     fn check_input(&self) -> Result<(), String> {
@@ -177,14 +251,7 @@ impl ModelCard {
         if self.input.shape != expected {
             return Err(format!("input shape {:?} does not fit its alignment, {expected:?} does", self.input.shape));
         }
-        let positive = |value: f32| value.is_finite() && value > 0.0;
-        if !positive(self.input.divisor) || !self.input.std.into_iter().all(positive) {
-            return Err("divisor and std must be above zero".to_owned());
-        }
-        if !self.input.mean.into_iter().all(f32::is_finite) {
-            return Err("the input mean is not a number".to_owned());
-        }
-        Ok(())
+        self.input.feed().check()
     }
 
     fn check_matching(&self) -> Result<(), String> {
@@ -232,6 +299,31 @@ impl ModelCard {
     }
 }
 
+impl QualityThresholds {
+    /// Each bound is a number within its measure's range: one that is not (TOML knows `nan`) would let every face pass.
+    fn check(&self) -> Result<(), String> {
+        let within = [
+            ("eye_distance_px_min", self.eye_distance_px_min, 0.0..=10_000.0),
+            ("sharpness_min", self.sharpness_min, 0.0..=255.0),
+            ("brightness_min", self.brightness_min, 0.0..=255.0),
+            ("brightness_max", self.brightness_max, 0.0..=255.0),
+            ("contrast_min", self.contrast_min, 0.0..=255.0),
+            ("yaw_degrees_max", self.yaw_degrees_max, 0.0..=180.0),
+            ("pitch_degrees_max", self.pitch_degrees_max, 0.0..=180.0),
+            ("roll_degrees_max", self.roll_degrees_max, 0.0..=180.0),
+        ];
+        for (name, bound, range) in within {
+            if !range.contains(&bound) {
+                return Err(format!("quality.{name} is {bound}, not within {} to {}", range.start(), range.end()));
+            }
+        }
+        if self.brightness_min >= self.brightness_max {
+            return Err("quality.brightness_min is not below quality.brightness_max".to_owned());
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -246,4 +338,72 @@ fn metric<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Metric, D::Error
         .into_iter()
         .find(|metric| metric.as_str() == text)
         .ok_or_else(|| de::Error::unknown_variant(&text, &["squared_euclid", "cosine"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::face::Manifest;
+
+    fn committed() -> ModelCard {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        Manifest::read(&folder).unwrap().embedder(None).unwrap().clone()
+    }
+
+    fn changed(change: impl FnOnce(&mut ModelCard)) -> ModelId {
+        let mut card = committed();
+        change(&mut card);
+        card.model_id()
+    }
+
+    /// The digits stand in every stored template: a program that computes others makes all of them stale.
+    #[test]
+    fn the_committed_card_has_the_model_id_that_its_templates_carry() {
+        assert_eq!(committed().model_id().as_str(), "dlib-resnet29-v1+daddffdb");
+        assert_eq!(committed().match_spec().model, committed().model_id());
+    }
+
+    #[test]
+    fn whatever_changes_a_template_changes_the_model_id() {
+        let changes: [fn(&mut ModelCard); 17] = [
+            |card| card.id = "dlib-resnet29-v2".parse().unwrap(),
+            |card| card.model.sha256.replace_range(..1, "f"),
+            |card| card.input.shape = [150, 150, 3],
+            |card| card.input.layout = Layout::Hwc,
+            |card| card.input.colour = ColourOrder::Bgr,
+            |card| card.input.divisor = 255.0,
+            |card| card.input.mean[1] = 0.5,
+            |card| card.input.std[2] = 0.5,
+            |card| card.input.alignment = Alignment::Arcface112,
+            |card| card.input.mirrored = false,
+            |card| card.output.name = "other".to_owned(),
+            |card| card.output.dimension = 127,
+            |card| card.matching.metric = Metric::Cosine,
+            |card| card.matching.mean.as_mut().unwrap()[0] += 1e-6,
+            |card| card.matching.scale = 221.0,
+            |card| card.matching.component_max = 30,
+            |card| card.matching.norm_bound_squared = 0.31,
+        ];
+        let ids = changes.map(|change| changed(change));
+        for (position, id) in ids.iter().enumerate() {
+            assert_ne!(*id, committed().model_id(), "change {position}");
+            assert!(!ids[..position].contains(id), "change {position}");
+        }
+        assert_ne!(changed(|card| card.matching.mean = None), committed().model_id());
+    }
+
+    #[test]
+    fn what_touches_no_template_leaves_the_model_id_alone() {
+        let changes: [fn(&mut ModelCard); 4] = [
+            |card| card.summary.clear(),
+            |card| card.model.licence = "MIT".to_owned(),
+            |card| card.matching.thresholds[0].threshold = 0.2,
+            |card| card.quality.sharpness_min = 2.0,
+        ];
+        for change in changes {
+            assert_eq!(changed(change), committed().model_id());
+        }
+    }
 }

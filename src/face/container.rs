@@ -5,21 +5,30 @@
 //!
 //! Rules against bombs (a small file that unfolds into much memory or work):
 //! - at most 50 megapixels;
-//! - above 4 megapixels, compressed data must be at least 1/100 byte a pixel for lossy formats (JPEG quality 10 gives more),
-//!   and 1/20 of the unpacked bytes for lossless ones (photos pack to a half or a third);
+//! - what unfolds to more than 34 MB must come in plausibly many bytes of compressed data: at least 1/40 byte a pixel for
+//!   lossy formats, and 1/20 of the unfolded bytes for lossless ones. "Unfolds" is what the decoder makes of the picture:
+//!   three bytes a pixel (also of grey, palettes and single bits), four with transparency, twice that for 16 bits a sample;
+//!   and the coefficients of a progressive JPEG, which are all held at once;
 //! - a progressive JPEG may pass over at most 500 megapixels in all its scans (ten scans are usual);
-//! - metadata is never unpacked: the decoders get a memory limit instead.
+//! - unpacked metadata is never needed: PNG, the only format that folds it, is decoded under a memory limit.
+//!
+//! What that leaves alone: everything up to 11 megapixels of 24 bits, a 4K screenshot with transparency included. Above, a
+//! photo or a scan of a document has some 1/10 byte a pixel as a JPEG of moderate quality, and a third of its unfolded bytes
+//! as a PNG (a sixth in grey). Flat areas fold further, and they are what a bomb is made of: one grey takes 1/85 byte a pixel
+//! as a JPEG, and 1/1000 of its unfolded bytes as a PNG.
 
 use super::FaceError;
 
 /// Largest accepted picture, in pixels.
 pub const PIXELS_MAX: u64 = 50_000_000;
-/// Up to here decoding is cheap (at most 32 MB), so that even a bomb may unfold.
-const PIXELS_CHEAP: u64 = 4_000_000;
-const PIXELS_PER_LOSSY_BYTE_MAX: u64 = 100;
+/// Up to here decoding is cheap, so that even a bomb may unfold.
+const UNFOLDED_BYTES_CHEAP: u64 = 34_000_000;
+const PIXELS_PER_LOSSY_BYTE_MAX: u64 = 40;
 const BYTES_PER_LOSSLESS_BYTE_MAX: u64 = 20;
 /// Pixels times scans of a JPEG.
 const SCANNED_PIXELS_MAX: u64 = 10 * PIXELS_MAX;
+const RGB_BYTES: u64 = 3;
+const RGBA_BYTES: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageFormat {
@@ -80,10 +89,17 @@ struct Contents {
     height: u32,
     /// Bytes of compressed picture data; metadata does not count.
     data_bytes: u64,
-    /// For lossless formats: bytes of the unpacked picture.
-    unpacked_bytes: Option<u64>,
+    /// Bytes of memory for each pixel while the picture is decoded; a decoder's rows and tables do not count.
+    pixel_bytes: u64,
+    folding: Folding,
     /// Passes over the picture.
     scans: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folding {
+    Lossy,
+    Lossless,
 }
 
 impl Contents {
@@ -95,11 +111,12 @@ impl Contents {
         if pixels > PIXELS_MAX {
             return Err(FaceError::TooManyPixels);
         }
-        let data_bytes_min = match self.unpacked_bytes {
-            Some(unpacked_bytes) => unpacked_bytes / BYTES_PER_LOSSLESS_BYTE_MAX,
-            None => pixels / PIXELS_PER_LOSSY_BYTE_MAX,
+        let unfolded_bytes = pixels * self.pixel_bytes;
+        let data_bytes_min = match self.folding {
+            Folding::Lossy => pixels / PIXELS_PER_LOSSY_BYTE_MAX,
+            Folding::Lossless => unfolded_bytes / BYTES_PER_LOSSLESS_BYTE_MAX,
         };
-        let plausible = pixels <= PIXELS_CHEAP || self.data_bytes >= data_bytes_min;
+        let plausible = unfolded_bytes <= UNFOLDED_BYTES_CHEAP || self.data_bytes >= data_bytes_min;
         if plausible && pixels * self.scans <= SCANNED_PIXELS_MAX { Ok(()) } else { Err(FaceError::Undecodable) }
     }
 }
@@ -131,10 +148,13 @@ impl<'a> Reader<'a> {
 fn jpeg(bytes: &[u8]) -> Result<Contents, FaceError> {
     const END_OF_IMAGE: u8 = 0xD9;
     const START_OF_SCAN: u8 = 0xDA;
+    const PROGRESSIVE: u8 = 0xC2;
+    /// Two for each sample, and no channel thinned out.
+    const COEFFICIENT_BYTES: u64 = 6;
     let mut reader = Reader { rest: bytes };
     reader.take(2)?;
     let mut frame: Option<(u32, u32)> = None;
-    let (mut data_bytes, mut scans) = (0, 0);
+    let (mut data_bytes, mut scans, mut pixel_bytes) = (0, 0, RGB_BYTES);
     loop {
         // Between segments only fill bytes (0xFF) are allowed, yet real files hold others: skip to the next marker.
         reader.skip_until(0xFF)?;
@@ -150,7 +170,12 @@ fn jpeg(bytes: &[u8]) -> Result<Contents, FaceError> {
         let length = usize::from(u16::from_be_bytes(reader.array()?));
         let segment = reader.take(length.checked_sub(2).ok_or(FaceError::Undecodable)?)?;
         match marker {
-            0xC0..=0xC2 => frame = Some(jpeg_frame(segment)?),
+            0xC0..=0xC2 => {
+                frame = Some(jpeg_frame(segment)?);
+                if marker == PROGRESSIVE {
+                    pixel_bytes = RGB_BYTES + COEFFICIENT_BYTES;
+                }
+            }
             // Lossless, hierarchical and arithmetic-coded pictures.
             0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => return Err(FaceError::UnsupportedFormat),
             START_OF_SCAN => {
@@ -161,7 +186,7 @@ fn jpeg(bytes: &[u8]) -> Result<Contents, FaceError> {
         }
     }
     let (width, height) = frame.filter(|_| scans > 0).ok_or(FaceError::Undecodable)?;
-    Ok(Contents { width, height, data_bytes, unpacked_bytes: None, scans })
+    Ok(Contents { width, height, data_bytes, pixel_bytes, folding: Folding::Lossy, scans })
 }
 
 fn jpeg_frame(segment: &[u8]) -> Result<(u32, u32), FaceError> {
@@ -210,6 +235,8 @@ fn png(bytes: &[u8]) -> Result<Contents, FaceError> {
         match (&kind, &mut contents) {
             (b"IHDR", None) => contents = Some(png_header(data)?),
             (b"acTL" | b"fcTL" | b"fdAT", _) => return Err(FaceError::Animated),
+            // Transparency for one colour or a palette: the decoder adds a fourth channel.
+            (b"tRNS", Some(contents)) => contents.pixel_bytes = contents.pixel_bytes / RGB_BYTES * RGBA_BYTES,
             (b"IDAT", Some(contents)) => contents.data_bytes += length as u64,
             (b"IEND", Some(contents)) if contents.data_bytes > 0 => return Ok(*contents),
             (_, None) | (b"IEND", _) => return Err(FaceError::Undecodable),
@@ -224,14 +251,12 @@ fn png_header(data: &[u8]) -> Result<Contents, FaceError> {
     };
     let (width, height) = (u32::from_be_bytes([w0, w1, w2, w3]), u32::from_be_bytes([h0, h1, h2, h3]));
     let channels = match colour {
-        0 | 3 => 1,
-        4 => 2,
-        2 => 3,
-        6 => 4,
+        0 | 2 | 3 => RGB_BYTES,
+        4 | 6 => RGBA_BYTES,
         _ => return Err(FaceError::Undecodable),
     };
-    let unpacked_bits = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(channels * u64::from(depth));
-    Ok(Contents { width, height, data_bytes: 0, unpacked_bytes: Some(unpacked_bits / 8), scans: 1 })
+    let pixel_bytes = channels * if depth == 16 { 2 } else { 1 };
+    Ok(Contents { width, height, data_bytes: 0, pixel_bytes, folding: Folding::Lossless, scans: 1 })
 }
 
 /// RFC 9649: chunks inside one RIFF; a still picture holds exactly one of `VP8 ` and `VP8L`.
@@ -272,7 +297,8 @@ fn webp_lossy(data: &[u8]) -> Result<Contents, FaceError> {
     }
     let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3FFF);
     let (width, height) = (side(w0, w1), side(h0, h1));
-    Ok(Contents { width, height, data_bytes: data.len() as u64, unpacked_bytes: None, scans: 1 })
+    let (data_bytes, pixel_bytes) = (data.len() as u64, RGB_BYTES);
+    Ok(Contents { width, height, data_bytes, pixel_bytes, folding: Folding::Lossy, scans: 1 })
 }
 
 /// RFC 9649, section 3.4: signature byte, then width - 1 and height - 1 in 14 bits each.
@@ -280,16 +306,23 @@ fn webp_lossless(data: &[u8]) -> Result<Contents, FaceError> {
     let &[0x2F, b0, b1, b2, b3, ..] = data else { return Err(FaceError::Undecodable) };
     let bits = u32::from_le_bytes([b0, b1, b2, b3]);
     let (width, height) = ((bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1);
-    let unpacked_bytes = Some(u64::from(width) * u64::from(height) * 3);
-    Ok(Contents { width, height, data_bytes: data.len() as u64, unpacked_bytes, scans: 1 })
+    // The decoder always makes room for transparency.
+    let (data_bytes, pixel_bytes) = (data.len() as u64, RGBA_BYTES);
+    Ok(Contents { width, height, data_bytes, pixel_bytes, folding: Folding::Lossless, scans: 1 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STILL: Contents =
-        Contents { width: 8000, height: 6000, data_bytes: 3_000_000, unpacked_bytes: None, scans: 1 };
+    const STILL: Contents = Contents {
+        width: 8000,
+        height: 6000,
+        data_bytes: 3_000_000,
+        pixel_bytes: RGB_BYTES,
+        folding: Folding::Lossy,
+        scans: 1,
+    };
 
     fn code(contents: Contents) -> Option<&'static str> {
         contents.check().err().map(|error| error.code())
@@ -305,12 +338,32 @@ mod tests {
 
     #[test]
     fn a_large_picture_of_too_few_bytes_is_not_plausible() {
-        assert_eq!(code(Contents { data_bytes: 480_000, ..STILL }), None);
-        assert_eq!(code(Contents { data_bytes: 479_999, ..STILL }), Some("image_undecodable"));
-        let lossless = Contents { unpacked_bytes: Some(144_000_000), ..STILL };
+        assert_eq!(code(Contents { data_bytes: 1_200_000, ..STILL }), None);
+        assert_eq!(code(Contents { data_bytes: 1_199_999, ..STILL }), Some("image_undecodable"));
+        let lossless = Contents { folding: Folding::Lossless, ..STILL };
         assert_eq!(code(Contents { data_bytes: 7_200_000, ..lossless }), None);
         assert_eq!(code(Contents { data_bytes: 7_199_999, ..lossless }), Some("image_undecodable"));
-        assert_eq!(code(Contents { width: 2000, height: 2000, data_bytes: 1, ..STILL }), None);
+    }
+
+    #[test]
+    fn a_small_picture_may_unfold_from_any_number_of_bytes() {
+        let flat = Contents { data_bytes: 1, ..STILL };
+        assert_eq!(code(Contents { width: 4000, height: 2800, ..flat }), None);
+        assert_eq!(code(Contents { width: 4000, height: 2900, ..flat }), Some("image_undecodable"));
+        let screenshot = Contents { width: 3840, height: 2160, pixel_bytes: RGBA_BYTES, ..flat };
+        assert_eq!(code(Contents { folding: Folding::Lossless, ..screenshot }), None);
+        assert_eq!(code(Contents { pixel_bytes: 8, ..screenshot }), Some("image_undecodable"));
+    }
+
+    #[test]
+    fn a_png_counts_as_what_it_unfolds_to() {
+        // Depth, kind of colour (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA), bytes a pixel.
+        for (depth, colour, pixel_bytes) in
+            [(1, 0, 3), (8, 0, 3), (16, 0, 6), (8, 2, 3), (16, 2, 6), (2, 3, 3), (8, 4, 4), (8, 6, 4), (16, 6, 8)]
+        {
+            let header = [0, 0, 0, 9, 0, 0, 0, 9, depth, colour, 0, 0, 0];
+            assert_eq!(png_header(&header).unwrap().pixel_bytes, pixel_bytes, "depth {depth}, colour {colour}");
+        }
     }
 
     #[test]

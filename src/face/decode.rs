@@ -1,8 +1,10 @@
-//! Bytes → RGB pixels the right way up. What a file may be is decided in [`container`](super::container) before a pixel is
-//! allocated; here the decoders run under a memory limit.
+//! Bytes → RGB pixels the right way up. What a file may be, and so how much memory its pixels may take, is decided in
+//! [`container`](super::container) before a pixel is allocated. PNG, the only format with folded metadata, is decoded under
+//! a memory limit as well; the other two decoders know none, and their metadata is no larger than the upload.
 //!
-//! Our own buffers are wiped when dropped. The decoders' scratch (a few rows; the coefficients of a progressive JPEG) is
-//! freed by them without wiping.
+//! Our own buffers are wiped when dropped, and JPEG and PNG are read from the upload in place. What the decoders keep is
+//! freed by them without wiping: a few rows, the coefficients of a progressive JPEG, the partitions and planes of a WebP, and
+//! a copy of the EXIF note, in which a camera may have put a thumbnail.
 
 use std::{
     io::Cursor,
@@ -11,10 +13,14 @@ use std::{
 
 use image::{
     ColorType, ImageDecoder, ImageError, Limits,
-    codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder},
+    codecs::{png::PngDecoder, webp::WebPDecoder},
     metadata::Orientation,
 };
 use zeroize::Zeroizing;
+use zune_jpeg::{
+    JpegDecoder,
+    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
+};
 
 use super::{
     FaceError,
@@ -23,7 +29,7 @@ use super::{
 };
 use crate::domain::face::UploadedImage;
 
-/// For a decoder's rows and unpacked metadata; the picture itself is ours and bounded by [`container`].
+/// For a PNG's rows and unpacked metadata; the picture itself is ours and bounded by [`container`].
 const SCRATCH_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) fn decode(image: &UploadedImage) -> Result<RgbImage, FaceError> {
@@ -41,7 +47,7 @@ fn decode_pixels(header: Header, bytes: &[u8]) -> Result<RgbImage, FaceError> {
     limits.max_alloc = Some(SCRATCH_BYTES_MAX);
     let reader = Cursor::new(bytes);
     match header.format {
-        ImageFormat::Jpeg => read(header, JpegDecoder::new(reader)),
+        ImageFormat::Jpeg => read_jpeg(header, bytes),
         ImageFormat::Png => read(header, PngDecoder::with_limits(reader, limits)),
         ImageFormat::WebP => read(header, WebPDecoder::new(reader)),
     }
@@ -59,6 +65,35 @@ fn read(header: Header, decoder: Result<impl ImageDecoder, ImageError>) -> Resul
     let length = usize::try_from(decoder.total_bytes()).map_err(|_| FaceError::Undecodable)?;
     let mut data = Zeroizing::new(vec![0; length]);
     decoder.read_image(&mut data).map_err(|_| FaceError::Undecodable)?;
+    upright(header, data, colour, orientation)
+}
+
+/// What `image` does with the same decoder, but from the upload itself: `image` copies it and frees the copy unwiped.
+fn read_jpeg(header: Header, bytes: &[u8]) -> Result<RgbImage, FaceError> {
+    let (width, height) = (header.width as usize, header.height as usize);
+    let options = DecoderOptions::default().set_strict_mode(false).set_max_width(width).set_max_height(height);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(|_| FaceError::Undecodable)?;
+    if decoder.dimensions() != Some((width, height)) {
+        return Err(FaceError::Undecodable);
+    }
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let (space, colour) = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, ColorType::L8),
+        _ => (ColorSpace::RGB, ColorType::Rgb8),
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(space));
+    let mut data = Zeroizing::new(vec![0; width * height * usize::from(colour.bytes_per_pixel())]);
+    decoder.decode_into(&mut data).map_err(|_| FaceError::Undecodable)?;
+    upright(header, data, colour, orientation.unwrap_or(Orientation::NoTransforms))
+}
+
+fn upright(
+    header: Header,
+    data: Zeroizing<Vec<u8>>,
+    colour: ColorType,
+    orientation: Orientation,
+) -> Result<RgbImage, FaceError> {
     let rgb = to_rgb8(data, colour).ok_or(FaceError::Undecodable)?;
     let image = RgbImage::new(header.width as usize, header.height as usize, rgb).ok_or(FaceError::Undecodable)?;
     Ok(image.oriented(orientation))
@@ -93,4 +128,30 @@ fn to_rgb8(mut data: Zeroizing<Vec<u8>>, colour: ColorType) -> Option<Zeroizing<
     }
     data.truncate(pixels * 3);
     Some(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{DynamicImage, ExtendedColorType, codecs::jpeg::JpegEncoder};
+
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> RgbImage {
+        let upload = UploadedImage::new(Zeroizing::new(bytes.to_vec())).unwrap();
+        decode(&upload).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_jpeg_read_in_place_has_the_pixels_that_image_gives() {
+        let portrait = include_bytes!("../../samples/grace_hopper.jpg");
+        let grey: Vec<u8> = image::load_from_memory(portrait).unwrap().into_luma8().into_raw();
+        let (width, height) = (decoded(portrait).width() as u32, decoded(portrait).height() as u32);
+        let mut grey_jpeg = Vec::new();
+        JpegEncoder::new(&mut grey_jpeg).encode(&grey, width, height, ExtendedColorType::L8).unwrap();
+        assert!(matches!(image::load_from_memory(&grey_jpeg).unwrap(), DynamicImage::ImageLuma8(_)));
+        for bytes in [&portrait[..], &grey_jpeg] {
+            let theirs = image::load_from_memory(bytes).unwrap().into_rgb8();
+            assert!(decoded(bytes).expose_data() == theirs.as_raw().as_slice());
+        }
+    }
 }

@@ -10,8 +10,11 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::card::ModelCard;
-use crate::domain::matching::ModelId;
+use super::{
+    card::{ColourOrder, Layout, ModelCard},
+    feed::Feed,
+};
+use crate::domain::matching::CardId;
 
 /// Why the models cannot be used. Each stops the start; each names the file and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +32,7 @@ pub enum ModelError {
     #[error("model file {file} was altered: the manifest says sha256 {expected}, the file has {found}")]
     Altered { file: String, expected: String, found: String },
     #[error("the manifest has no embedder {wanted}; it has {known}")]
-    UnknownEmbedder { wanted: ModelId, known: String },
+    UnknownEmbedder { wanted: CardId, known: String },
     #[error("model file {file} does not do what the manifest says: {reason}")]
     Mismatch { file: String, reason: String },
     #[error("the runtime cannot load model file {file}: {reason}")]
@@ -43,7 +46,7 @@ pub struct Manifest {
     pub format: u32,
     /// The embedder that is used when the settings name none.
     #[serde(deserialize_with = "super::card::parsed")]
-    pub default_embedder: ModelId,
+    pub default_embedder: CardId,
     pub detector: DetectorFiles,
     pub embedders: Vec<ModelCard>,
 }
@@ -55,11 +58,56 @@ pub struct DetectorFiles {
     pub id: String,
     pub summary: String,
     /// P-Net: candidates on an image pyramid.
-    pub proposal: ModelFile,
+    pub proposal: DetectorNetwork,
     /// R-Net: keeps or drops a 24x24 candidate.
-    pub refinement: ModelFile,
+    pub refinement: DetectorNetwork,
     /// O-Net: final box and five landmarks of a 48x48 candidate.
-    pub output: ModelFile,
+    pub output: DetectorNetwork,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorNetwork {
+    pub model: ModelFile,
+    pub input: DetectorInput,
+}
+
+/// How pixels become the input tensor, as in [`InputSpec`](super::card::InputSpec).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorInput {
+    /// Name of the graph's input.
+    pub name: String,
+    /// Without the batch dimension, in the order of `layout`; 0 is a side that the graph leaves open.
+    pub shape: [usize; 3],
+    pub layout: Layout,
+    pub colour: ColourOrder,
+    pub divisor: f32,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+impl DetectorInput {
+    pub(super) fn feed(&self) -> Feed {
+        let &Self { layout, colour, divisor, mean, std, .. } = self;
+        Feed { layout, colour, divisor, mean, std }
+    }
+}
+
+impl DetectorFiles {
+    /// The networks of MTCNN stand in fixed places: each has its own size of input, channels first.
+    fn check(&self) -> Result<(), String> {
+        for (role, network, side) in
+            [("proposal", &self.proposal, 0), ("refinement", &self.refinement, 24), ("output", &self.output, 48)]
+        {
+            let input = &network.input;
+            if input.shape != [3, side, side] || input.layout != Layout::Chw {
+                return Err(format!("{role}: the input shape must be {:?} in the layout chw", [3, side, side]));
+            }
+            input.feed().check().map_err(|reason| format!("{role}: {reason}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// One model file: what it is, where it comes from and under which terms.
@@ -104,16 +152,16 @@ impl Manifest {
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &ModelFile)> {
         let detector = &self.detector;
         [
-            ("detector proposal", &detector.proposal),
-            ("detector refinement", &detector.refinement),
-            ("detector output", &detector.output),
+            ("detector proposal", &detector.proposal.model),
+            ("detector refinement", &detector.refinement.model),
+            ("detector output", &detector.output.model),
         ]
         .into_iter()
         .chain(self.embedders.iter().map(|card| ("embedder", &card.model)))
     }
 
     /// The card of `wanted`, or of the default embedder.
-    pub fn embedder(&self, wanted: Option<&ModelId>) -> Result<&ModelCard, ModelError> {
+    pub fn embedder(&self, wanted: Option<&CardId>) -> Result<&ModelCard, ModelError> {
         let wanted = wanted.unwrap_or(&self.default_embedder);
         self.embedders.iter().find(|card| card.id == *wanted).ok_or_else(|| {
             let known: Vec<_> = self.embedders.iter().map(|card| card.id.as_str()).collect();
@@ -128,6 +176,7 @@ impl Manifest {
         for (_, file) in self.files() {
             file.check()?;
         }
+        self.detector.check().map_err(|reason| invalid(format!("detector {reason}")))?;
         for (position, card) in self.embedders.iter().enumerate() {
             card.check().map_err(|reason| invalid(format!("embedder {}: {reason}", card.id)))?;
             if self.embedders[..position].iter().any(|earlier| earlier.id == card.id) {
@@ -203,9 +252,9 @@ mod tests {
         let (_, text) = committed();
         let manifest = Manifest::parse(&text).unwrap();
         fs::write(folder.path().join("mtcnn_rnet.onnx"), b"something else").unwrap();
-        let sentence = manifest.detector.refinement.read_verified(folder.path()).unwrap_err().to_string();
+        let sentence = manifest.detector.refinement.model.read_verified(folder.path()).unwrap_err().to_string();
         assert!(sentence.starts_with("model file mtcnn_rnet.onnx was altered"), "{sentence}");
-        let sentence = manifest.detector.output.read_verified(folder.path()).unwrap_err().to_string();
+        let sentence = manifest.detector.output.model.read_verified(folder.path()).unwrap_err().to_string();
         assert!(sentence.contains("mtcnn_onet.onnx"), "{sentence}");
     }
 
@@ -226,6 +275,18 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_right_is_refused_with_its_reason() {
         for (from, to, reason) in [
+            ("id = \"dlib-resnet29-v1\"", "id = \"dlib+0a1b2c3d\"", "the id of a model card"),
+            ("shape = [3, 24, 24]", "shape = [3, 48, 48]", "detector refinement: the input shape must be [3, 24, 24]"),
+            ("shape = [3, 0, 0]", "shape = [3, 12, 12]", "detector proposal: the input shape must be [3, 0, 0]"),
+            ("layout = \"chw\"", "layout = \"hwc\"", "in the layout chw"),
+            ("std = [128.0, 128.0, 128.0]", "std = [128.0, nan, 128.0]", "detector proposal: divisor and std"),
+            ("mean = [127.5, 127.5, 127.5]", "mean = [inf, 127.5, 127.5]", "the input mean is not a number"),
+            ("sharpness_min = 1.5", "sharpness_min = nan", "quality.sharpness_min is NaN"),
+            ("contrast_min = 12.0", "contrast_min = -1.0", "quality.contrast_min is -1"),
+            ("yaw_degrees_max = 40.0", "yaw_degrees_max = inf", "quality.yaw_degrees_max is inf"),
+            ("eye_distance_px_min = 24.0", "eye_distance_px_min = nan", "quality.eye_distance_px_min is NaN"),
+            ("brightness_min = 35.0", "brightness_min = 225.0", "quality.brightness_min is not below"),
+            ("threshold = 0.1352", "threshold = nan", "do not get stricter"),
             ("format = 1", "format = 2", "format is 2"),
             ("default_embedder = \"dlib-resnet29-v1\"", "default_embedder = \"other\"", "no embedder other"),
             ("file = \"mtcnn_pnet.onnx\"", "file = \"../mtcnn_pnet.onnx\"", "not a plain file name"),

@@ -10,6 +10,7 @@ pub mod container;
 mod decode;
 pub mod detect;
 mod embed;
+mod feed;
 pub mod manifest;
 mod mtcnn;
 pub mod pixels;
@@ -37,7 +38,7 @@ pub use self::{
 };
 use crate::domain::{
     face::{Embedding, MultipleFaces, UploadedImage},
-    matching::ModelId,
+    matching::CardId,
 };
 
 /// Why an image gives no embedding. Each is the caller's to put right, except [`FaceError::InferenceFailed`].
@@ -125,7 +126,7 @@ impl FacePipeline {
     pub fn load(
         runtime: &Runtime,
         models_dir: &Path,
-        embedder: Option<&ModelId>,
+        embedder: Option<&CardId>,
         sessions: usize,
     ) -> Result<Self, ModelError> {
         let manifest = Manifest::read(models_dir)?;

@@ -13,9 +13,10 @@ use zeroize::Zeroizing;
 
 use super::{
     candidates::{Candidate, Overlap, best, suppress},
-    manifest::{DetectorFiles, ModelError},
+    feed::Feed,
+    manifest::{DetectorFiles, DetectorNetwork, ModelError},
     pixels::{CHANNELS, RgbImage, Window},
-    session::{InferenceError, Network, Runtime, Tensor},
+    session::{InferenceError, Network, OPEN, Runtime, Tensor},
 };
 
 /// Smallest face that is looked for, in canvas pixels; 20 finds smaller ones at twice the cost.
@@ -37,6 +38,11 @@ const OVERLAP_MAX: f32 = 0.7;
 /// like faces everywhere, from costing seconds; the best-scored candidates stay.
 const PROPOSALS_MAX: usize = 512;
 const REFINED_MAX: usize = 128;
+/// Candidates that R-Net and O-Net look at in one run. The runtime needs memory for a whole batch at once, hundreds of kB a
+/// candidate, and keeps what the largest batch took. Small batches are as fast as one large one (measured), so that a crowd
+/// leaves no more behind than a portrait does.
+const REFINEMENT_BATCH: usize = 16;
+const OUTPUT_BATCH: usize = 8;
 
 /// Candidates that overlap a face's own one by more lie on the same face (intersection over union).
 const SUPPORT_OVERLAP_MIN: f32 = 0.5;
@@ -50,17 +56,50 @@ pub(super) struct CanvasFace {
 }
 
 pub(super) struct Mtcnn {
-    proposal: Network,
-    refinement: Network,
-    output: Network,
+    proposal: Stage,
+    refinement: Stage,
+    output: Stage,
+}
+
+/// One network, and how it is fed.
+struct Stage {
+    network: Network,
+    feed: Feed,
+}
+
+impl Stage {
+    fn load(
+        runtime: &Runtime,
+        models_dir: &Path,
+        files: &DetectorNetwork,
+        outputs: &[(&str, &[usize])],
+    ) -> Result<Self, ModelError> {
+        let network = Network::load(runtime, models_dir, &files.model)?;
+        let [channels, height, width] = files.input.shape;
+        network.expect_shapes((&files.input.name, &[OPEN, channels, height, width]), outputs)?;
+        Ok(Self { network, feed: files.input.feed() })
+    }
+
+    /// Images of one size, as one batch.
+    fn run<const N: usize>(&mut self, images: &[RgbImage], outputs: [&str; N]) -> Result<[Tensor; N], InferenceError> {
+        let (height, width) = images.first().map_or((0, 0), |image| (image.height(), image.width()));
+        let shape = [images.len(), CHANNELS, height, width];
+        let mut tensor = Zeroizing::new(Vec::with_capacity(shape.iter().product()));
+        images.iter().for_each(|image| self.feed.append(image, &mut tensor));
+        self.network.run(&shape, &tensor, outputs)
+    }
 }
 
 impl Mtcnn {
     pub fn load(runtime: &Runtime, models_dir: &Path, files: &DetectorFiles) -> Result<Self, ModelError> {
+        let boxes: [(&str, &[usize]); 2] = [("reg", &[OPEN, 4]), ("prob", &[OPEN, 2])];
+        let cells: [(&str, &[usize]); 2] = [("reg", &[OPEN, 4, OPEN, OPEN]), ("prob", &[OPEN, 2, OPEN, OPEN])];
+        let [reg, prob] = boxes;
+        let load = |network, outputs: &[_]| Stage::load(runtime, models_dir, network, outputs);
         Ok(Self {
-            proposal: Network::load(runtime, models_dir, &files.proposal)?,
-            refinement: Network::load(runtime, models_dir, &files.refinement)?,
-            output: Network::load(runtime, models_dir, &files.output)?,
+            proposal: load(&files.proposal, &cells)?,
+            refinement: load(&files.refinement, &boxes)?,
+            output: load(&files.output, &[reg, prob, ("landmarks", &[OPEN, 10])])?,
         })
     }
 
@@ -77,8 +116,7 @@ impl Mtcnn {
         while side_min * scale >= CELL_SIDE {
             let level_side = |side: usize| (side as f64 * scale + 1.0) as usize;
             let level = canvas.area_resized(canvas.window(), level_side(canvas.width()), level_side(canvas.height()));
-            let shape = [1, CHANNELS, level.height(), level.width()];
-            let [offsets, scores] = self.proposal.run(&shape, &planes(&[level]), ["reg", "prob"])?;
+            let [offsets, scores] = self.proposal.run(&[level], ["reg", "prob"])?;
             let level_proposals = cells(&offsets, &scores, scale);
             proposals.extend(best(&level_proposals, LEVEL_OVERLAP_MAX, PROPOSALS_MAX));
             scale *= PYRAMID_FACTOR;
@@ -89,13 +127,11 @@ impl Mtcnn {
     }
 
     fn refine(&mut self, canvas: &RgbImage, proposals: &[Candidate]) -> Result<Vec<Refined>, InferenceError> {
-        if proposals.is_empty() {
-            return Ok(Vec::new());
+        let mut kept = Vec::new();
+        for batch in proposals.chunks(REFINEMENT_BATCH) {
+            let [offsets, scores] = self.refinement.run(&crops(canvas, batch, 24), ["reg", "prob"])?;
+            kept.extend(judged(batch, &offsets, &scores).filter(|judged| judged.score > REFINEMENT_SCORE_MIN));
         }
-        let shape = [proposals.len(), CHANNELS, 24, 24];
-        let crops = planes(&crops(canvas, proposals, 24));
-        let [offsets, scores] = self.refinement.run(&shape, &crops, ["reg", "prob"])?;
-        let mut kept = judged(proposals, &offsets, &scores, REFINEMENT_SCORE_MIN);
         kept.sort_by(|a, b| b.score.total_cmp(&a.score));
         kept.truncate(REFINED_MAX);
         let leaders = suppress(&kept, OVERLAP_MAX, Overlap::Union);
@@ -107,20 +143,17 @@ impl Mtcnn {
     }
 
     fn finish(&mut self, canvas: &RgbImage, refined: &[Refined]) -> Result<Vec<CanvasFace>, InferenceError> {
-        if refined.is_empty() {
-            return Ok(Vec::new());
-        }
         let candidates: Vec<Candidate> = refined.iter().map(|refined| refined.candidate).collect();
-        let shape = [candidates.len(), CHANNELS, 48, 48];
-        let crops = planes(&crops(canvas, &candidates, 48));
-        let [offsets, scores, landmarks] = self.output.run(&shape, &crops, ["reg", "prob", "landmarks"])?;
-        let points: Vec<[[f32; 2]; 5]> = candidates
-            .iter()
-            .zip(landmarks.values.chunks_exact(10))
-            .map(|(candidate, relative)| absolute_landmarks(candidate, relative))
-            .collect();
-        let judgements = judgements(&candidates, &offsets, &scores);
+        let (mut judgements, mut points) = (Vec::new(), Vec::new());
+        for batch in candidates.chunks(OUTPUT_BATCH) {
+            let [offsets, scores, landmarks] =
+                self.output.run(&crops(canvas, batch, 48), ["reg", "prob", "landmarks"])?;
+            judgements.extend(judged(batch, &offsets, &scores));
+            let relative = landmarks.values.chunks_exact(10);
+            points.extend(batch.iter().zip(relative).map(|(face, relative)| absolute_landmarks(face, relative)));
+        }
         let (boxes, landmarks): (Vec<Candidate>, Vec<[[f32; 2]; 5]>) = judgements
+            .into_iter()
             .zip(refined)
             .filter(|(judged, refined)| refined.leads && judged.score > OUTPUT_SCORE_MIN)
             .map(|(judged, _)| (judged.refined(1.0), supported_landmarks(&judged, &candidates, &points)))
@@ -185,7 +218,7 @@ fn cells(offsets: &Tensor, scores: &Tensor, scale: f64) -> Vec<Candidate> {
 }
 
 /// The candidates with the network's new offsets and score.
-fn judgements<'a>(
+fn judged<'a>(
     candidates: &'a [Candidate],
     offsets: &'a Tensor,
     scores: &'a Tensor,
@@ -196,10 +229,6 @@ fn judgements<'a>(
         offsets: std::array::from_fn(|corner| offsets[corner]),
         score: score[1],
     })
-}
-
-fn judged(candidates: &[Candidate], offsets: &Tensor, scores: &Tensor, score_min: f32) -> Vec<Candidate> {
-    judgements(candidates, offsets, scores).filter(|judged| judged.score > score_min).collect()
 }
 
 /// The pixels of each candidate, resized to a square; black where it does not touch the canvas.
@@ -219,16 +248,4 @@ fn visible(candidate: &Candidate, canvas: &RgbImage) -> Option<Window> {
     let width = x_end.min(canvas.width()).checked_sub(x).filter(|&width| width > 0)?;
     let height = y_end.min(canvas.height()).checked_sub(y).filter(|&height| height > 0)?;
     Some(Window { x: x as isize, y: y as isize, width, height })
-}
-
-/// Images of one size as one tensor: image, channel, row, column; (pixel - 127.5) / 128.
-fn planes(images: &[RgbImage]) -> Zeroizing<Vec<f32>> {
-    let mut tensor = Zeroizing::new(Vec::with_capacity(images.iter().map(|image| image.expose_data().len()).sum()));
-    for image in images {
-        for channel in 0..CHANNELS {
-            let plane = image.expose_data().iter().skip(channel).step_by(CHANNELS);
-            tensor.extend(plane.map(|&value| (f32::from(value) - 127.5) * 0.007_812_5));
-        }
-    }
-    tensor
 }

@@ -196,4 +196,38 @@ mod tests {
         let light = Light::measure(&AlignedFace::from_chip(chip, Alignment::Dlib150).unwrap());
         assert!((light.brightness - 120.0).abs() < 1e-6 && light.contrast < 1e-3 && light.sharpness < 1e-6);
     }
+    /// What the committed card finds wrong with a well lit, sharp face of these landmarks.
+    fn shortcomings(landmarks: [[f64; 2]; 5], contrast: u8) -> Vec<&'static str> {
+        let mut chip = RgbImage::black(150, 150);
+        for (x, y) in (0..150).flat_map(|y| (0..150).map(move |x| (x, y))) {
+            let light = if (x / 8 + y / 8) % 2 == 0 { 120 - contrast } else { 120 + contrast };
+            chip.set_pixel(x, y, [light; CHANNELS]);
+        }
+        let chip = AlignedFace::from_chip(chip, Alignment::Dlib150).unwrap();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let card = crate::face::Manifest::read(&folder).unwrap().embedder(None).unwrap().clone();
+        let report = QualityReport::measure(&face(landmarks), &chip);
+        report.shortcomings(&card.quality).into_iter().map(QualityReason::code).collect()
+    }
+
+    #[test]
+    fn each_turn_of_the_head_has_its_own_reason() {
+        assert_eq!(shortcomings(frontal(), 40), [""; 0]);
+        for direction in [-1.0, 1.0] {
+            let mut aside = frontal();
+            aside[2][0] += direction * 32.0;
+            assert_eq!(shortcomings(aside, 40), ["turned_away"]);
+            let mut nodding = frontal();
+            nodding[2][1] += direction * 34.0;
+            assert_eq!(shortcomings(nodding, 40), ["nodding"]);
+            let (sin, cos) = (direction * 50.0_f64).to_radians().sin_cos();
+            let tilted = frontal().map(|[x, y]| [cos * x - sin * y, sin * x + cos * y]);
+            assert_eq!(shortcomings(tilted, 40), ["tilted"]);
+        }
+    }
+
+    #[test]
+    fn a_face_of_one_tone_has_too_little_contrast() {
+        assert_eq!(shortcomings(frontal(), 9), ["low_contrast"]);
+    }
 }

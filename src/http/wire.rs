@@ -324,7 +324,7 @@ impl From<Decision> for DecisionWord {
 /// A model in use, with the error rates at which it may be asked.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ModelBody {
-    #[schema(example = "dlib-resnet29-v1")]
+    #[schema(example = "dlib-resnet29-v1+daddffdb")]
     pub id: String,
     pub metric: &'static str,
     /// Length of the embedding.

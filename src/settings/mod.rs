@@ -27,7 +27,7 @@ pub use self::{
 };
 use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
-    domain::{decision::FalseMatchRate, matching::ModelId},
+    domain::{decision::FalseMatchRate, matching::CardId},
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
     tls::{Fingerprint, Identity},
@@ -154,7 +154,7 @@ pub struct KeyholderServerSettings {
 pub struct FaceSettings {
     pub models_dir: PathBuf,
     /// `None`: the manifest's default.
-    pub embedder: Option<ModelId>,
+    pub embedder: Option<CardId>,
     pub onnxruntime: PathBuf,
 }
 

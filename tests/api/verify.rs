@@ -71,21 +71,31 @@ async fn without_an_enrolment_there_is_nothing_to_compare() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn templates_made_under_another_key_are_stale_and_say_so() {
+async fn templates_made_under_another_key_or_card_are_stale_and_say_so() {
     each_database(|app| async move {
         let client = app.client().await;
-        let subject = client.consenting_subject().await;
-        client.enrol(&subject, photos::collins()).await.expect(201);
-        let key = "0".repeat(32);
-        app.databases.execute(&app.databases.main, &format!("UPDATE enrolments SET fhe_key_id = '{key}'"));
+        let model = client.get("/v1/models").await.expect(200).json()["data"][0]["id"].as_str().unwrap().to_owned();
+        let (card, fingerprint) = model.split_once('+').expect("the id of the card and its fingerprint");
+        assert_eq!((card, fingerprint.len()), ("dlib-resnet29-v1", 8));
+        let others = [
+            format!("fhe_key_id = '{}'", "0".repeat(32)),
+            format!("model_id = '{card}+00000000'"), // another mean, file or preparation under the same id
+            format!("model_id = '{card}'"),
+        ];
+        for other in others {
+            let subject = client.consenting_subject().await;
+            client.enrol(&subject, photos::collins()).await.expect(201);
+            app.databases.execute(&app.databases.main, &format!("UPDATE enrolments SET {other}"));
 
-        client.verify(&subject, photos::collins()).await.expect_problem(409, "enrolments_stale");
-        let listed = client.get(&format!("/v1/subjects/{subject}/enrolments")).await.expect(200).json();
-        assert_eq!(listed["data"][0]["stale"], true);
+            client.verify(&subject, photos::collins()).await.expect_problem(409, "enrolments_stale");
+            let listed = client.get(&format!("/v1/subjects/{subject}/enrolments")).await.expect(200).json();
+            assert_eq!(listed["data"][0]["stale"], true, "{other}");
 
-        client.enrol(&subject, photos::collins()).await.expect(201);
-        let again = client.verify(&subject, photos::collins()).await.expect(201).json();
-        assert_eq!(again["decision"], "match", "enrolled again");
+            let enrolled = client.enrol(&subject, photos::collins()).await.expect(201).json();
+            assert_eq!(enrolled["model"], model.as_str());
+            let again = client.verify(&subject, photos::collins()).await.expect(201).json();
+            assert_eq!(again["decision"], "match", "enrolled again");
+        }
     })
     .await;
 }

@@ -165,6 +165,45 @@ fn a_graph_that_is_not_as_the_manifest_says_stops_the_start() {
     }
 }
 
+/// The committed manifest with the detector's files at `a` and `b` in each other's place.
+fn swapped(a: &str, b: &str) -> tempfile::TempDir {
+    let of = |file: &str| {
+        let sha256 = hex::encode(Sha256::digest(fs::read(stage::models().join(file)).unwrap()));
+        format!("file = \"{file}\"\nsha256 = \"{sha256}\"")
+    };
+    stage::models_with(|manifest| {
+        let (a, b) = (of(a), of(b));
+        assert!(manifest.contains(&a) && manifest.contains(&b));
+        *manifest = manifest.replace(&a, "(a)").replace(&b, &a).replace("(a)", &b);
+    })
+}
+
+#[test]
+fn files_of_the_detector_in_each_others_place_stop_the_start() {
+    let (pnet, rnet, onet) = ("mtcnn_pnet.onnx", "mtcnn_rnet.onnx", "mtcnn_onet.onnx");
+    for (a, b, file, reason) in [
+        (rnet, onet, onet, "input \"x\" is any x 3 x 48 x 48, not any x 3 x 24 x 24"),
+        (pnet, rnet, rnet, "input \"x\" is any x 3 x 24 x 24, not any x 3 x any x any"),
+        (pnet, onet, onet, "input \"x\" is any x 3 x 48 x 48, not any x 3 x any x any"),
+    ] {
+        let error = FacePipeline::load(&stage::runtime(), swapped(a, b).path(), None, 1).err().unwrap().to_string();
+        let expected = format!("model file {file} does not do what the manifest says: {reason}");
+        assert_eq!(error, expected, "{a} and {b}");
+    }
+}
+
+/// P-Net takes any size of input; what it gives tells it from the others.
+#[test]
+fn the_first_network_of_the_detector_in_place_of_the_second_stops_the_start() {
+    let pnet = hex::encode(Sha256::digest(fs::read(stage::models().join("mtcnn_pnet.onnx")).unwrap()));
+    let rnet = hex::encode(Sha256::digest(fs::read(stage::models().join("mtcnn_rnet.onnx")).unwrap()));
+    let folder = stage::models_with(|manifest| {
+        *manifest = manifest.replace("mtcnn_rnet.onnx", "mtcnn_pnet.onnx").replace(&rnet, &pnet);
+    });
+    let error = FacePipeline::load(&stage::runtime(), folder.path(), None, 1).err().unwrap().to_string();
+    assert!(error.contains("mtcnn_pnet.onnx") && error.contains("output \"reg\" is any x 4 x any x any"), "{error}");
+}
+
 #[test]
 fn an_altered_model_file_stops_the_start() {
     let folder = stage::models_with(|_| {});
@@ -187,8 +226,21 @@ fn an_embedder_that_the_manifest_lacks_is_refused_with_those_it_has() {
 #[test]
 #[cfg(not(feature = "tract"))]
 fn a_missing_runtime_library_is_named_with_the_way_to_get_it() {
-    // Opening the real one first shows that a second, other library is refused as well.
+    // A library that is not there is told as such whether or not another one is open already.
+    stage::runtime();
     let missing = velum::face::Runtime::open(std::path::Path::new("nowhere/libonnxruntime.so"));
     let sentence = missing.unwrap_err().to_string();
     assert!(sentence.contains("nowhere/libonnxruntime.so"), "{sentence}");
+}
+
+#[test]
+#[cfg(not(feature = "tract"))]
+fn a_second_runtime_library_is_refused_with_the_path_of_the_first() {
+    stage::runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("libonnxruntime.so");
+    fs::copy(stage::library(), &copy).unwrap();
+    let error = velum::face::Runtime::open(&copy).unwrap_err();
+    assert!(matches!(&error, velum::face::RuntimeError::OpenedElsewhere { opened } if *opened == stage::library()));
+    assert!(error.to_string().contains(&stage::library().display().to_string()), "{error}");
 }

@@ -110,20 +110,65 @@ fn a_face_whose_eyes_are_closer_than_24_pixels_is_too_small() {
     }
 }
 
-#[test]
-fn a_portrait_lying_on_its_side_is_turned_by_its_exif_note() {
-    let mut lying = Cursor::new(Vec::new());
-    portrait().rotate270().write_to(&mut lying, ImageFormat::Png).unwrap();
-    // Tag 0x0112, one short, value 6: turn by 90 degrees clockwise.
-    let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
-    let turned = with_png_chunk(&lying.into_inner(), &png_chunk(b"eXIf", exif));
-    let upright = stage::pipeline().embed(stage::upload(png()), MultipleFaces::Refuse).unwrap();
-    let turned = stage::pipeline().embed(stage::upload(turned), MultipleFaces::Refuse).unwrap();
-    assert!(stage::squared_distance(&upright.embedding, &turned.embedding) < 1e-9);
+/// EXIF: tag 0x0112, one short, value 6: turn by 90 degrees clockwise.
+const TURN: &[u8] = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+
+fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.to_rgb8().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// A JPEG with a segment APP1 behind its start.
+fn with_jpeg_exif(jpeg: &[u8]) -> Vec<u8> {
+    let note = [b"Exif\0\0", TURN].concat();
+    let length = (note.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], &[0xFF, 0xE1], &length, &note, &jpeg[2..]].concat()
+}
+
+/// A WebP in its extended form: the flag that says EXIF, the sides less one in 24 bits each, the picture, the note.
+fn with_webp_exif(webp: &[u8], width: u32, height: u32) -> Vec<u8> {
+    let side = |side: u32| (side - 1).to_le_bytes();
+    let sides = [&side(width)[..3], &side(height)[..3]].concat();
+    let length = (TURN.len() as u32).to_le_bytes();
+    let inside = [b"WEBPVP8X\x0a\0\0\0\x08\0\0\0", &sides[..], &webp[12..], b"EXIF", &length, TURN].concat();
+    [b"RIFF", &(inside.len() as u32).to_le_bytes()[..], &inside].concat()
 }
 
 #[test]
-fn a_blurred_dark_or_bright_face_is_refused_with_its_reasons() {
+fn a_portrait_lying_on_its_side_is_turned_by_its_exif_note() {
+    let lying = portrait().rotate270();
+    let [as_png, as_jpeg, as_webp] =
+        [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP].map(|format| encoded(&lying, format));
+    let upright = stage::pipeline().embed(stage::upload(png()), MultipleFaces::Refuse).unwrap();
+    for (format, turned, distance_max) in [
+        ("PNG", with_png_chunk(&as_png, &png_chunk(b"eXIf", TURN)), 1e-9),
+        ("WebP", with_webp_exif(&as_webp, lying.width(), lying.height()), 1e-9),
+        ("JPEG", with_jpeg_exif(&as_jpeg), 0.01), // folded a second time, along the other side
+    ] {
+        let turned = stage::pipeline().embed(stage::upload(turned), MultipleFaces::Refuse);
+        let turned = turned.unwrap_or_else(|error| panic!("{format}: {}", error.code()));
+        let distance = stage::squared_distance(&upright.embedding, &turned.embedding);
+        println!("{format}: {distance:.6}");
+        assert!(distance < distance_max, "{format}: {distance}");
+    }
+    assert_ne!(refusal(as_jpeg), None, "without the note it is no face");
+}
+
+#[test]
+fn a_photo_of_twelve_megapixels_is_accepted() {
+    let large = portrait().resize_exact(3200, 3750, image::imageops::FilterType::CatmullRom);
+    let bytes = encoded(&large, ImageFormat::Jpeg);
+    println!("12 megapixels in {} bytes", bytes.len());
+    let large = stage::pipeline().embed(stage::upload(bytes), MultipleFaces::Refuse);
+    let large = large.unwrap_or_else(|error| panic!("{}: {error:?}", error.code()));
+    let small = stage::pipeline().embed(stage::upload(png()), MultipleFaces::Refuse).unwrap();
+    let distance = stage::squared_distance(&small.embedding, &large.embedding);
+    assert!(distance < 0.02, "{distance}");
+}
+
+#[test]
+fn a_blurred_dark_bright_or_flat_face_is_refused_with_its_reasons() {
     let reasons = |image: DynamicImage| {
         let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, ImageFormat::Png).unwrap();
@@ -140,6 +185,7 @@ fn a_blurred_dark_or_bright_face_is_refused_with_its_reasons() {
         (portrait().blur(9.0), "blurred"),
         (portrait().brighten(-140), "too_dark"),
         (portrait().brighten(120), "too_bright"),
+        (portrait().adjust_contrast(-50.0), "low_contrast"),
     ];
     for (image, expected) in changed {
         let reasons = reasons(image);

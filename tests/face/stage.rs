@@ -9,7 +9,7 @@ use std::{
 use velum::{
     domain::{
         face::{Embedding, MultipleFaces, UploadedImage},
-        matching::ModelId,
+        matching::CardId,
     },
     face::{FaceError, FacePipeline, FaceReading, Runtime, align::AlignedFace, card::Alignment, pixels::RgbImage},
 };
@@ -34,10 +34,13 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
 }
 
+pub fn library() -> PathBuf {
+    let given = std::env::var_os("VELUM_ONNXRUNTIME");
+    given.map_or_else(|| root().join("runtime/libonnxruntime.so.1.31.1"), PathBuf::from)
+}
+
 pub fn runtime() -> Runtime {
-    let library = std::env::var_os("VELUM_ONNXRUNTIME")
-        .map_or_else(|| root().join("runtime/libonnxruntime.so.1.31.1"), PathBuf::from);
-    Runtime::open(&library).unwrap()
+    Runtime::open(&library()).unwrap()
 }
 
 /// The committed models with their default embedder.
@@ -63,7 +66,7 @@ pub fn models_with(edit: impl FnOnce(&mut String)) -> tempfile::TempDir {
 }
 
 pub fn load(folder: &tempfile::TempDir, embedder: &str) -> FacePipeline {
-    let embedder: ModelId = embedder.parse().unwrap();
+    let embedder: CardId = embedder.parse().unwrap();
     FacePipeline::load(&runtime(), folder.path(), Some(&embedder), 1).unwrap()
 }
 
