@@ -172,6 +172,23 @@ fn a_hostile_file_is_refused_within_100_ms_and_64_mb() {
     }
 }
 
+/// A leak of a few kilobytes a picture is a gigabyte after some days.
+#[test]
+fn many_pictures_leave_no_more_memory_behind_than_a_few() {
+    const PICTURES: u64 = 800;
+    const KEPT_BYTES_MAX: u64 = 1_500_000;
+    let _alone = alone();
+    let pipeline = pipeline();
+    let portrait = fs::read(root().join("samples/grace_hopper.jpg")).unwrap();
+    let look = || drop(pipeline.examine(upload(portrait.clone()), MultipleFaces::Largest).unwrap());
+    (0..100).for_each(|_| look());
+    let before = memory("VmRSS");
+    (0..PICTURES).for_each(|_| look());
+    let kept = memory("VmRSS").saturating_sub(before);
+    println!("{PICTURES} pictures leave {} kB behind", kept / 1024);
+    assert!(kept < KEPT_BYTES_MAX, "{kept} bytes");
+}
+
 /// What inference keeps, it keeps for good and in each lane: a crowd must not leave more behind than a portrait does.
 #[test]
 fn a_crowd_leaves_no_more_memory_behind_than_a_portrait() {

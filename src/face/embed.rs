@@ -9,7 +9,7 @@ use super::{
     align::AlignedFace,
     card::{InputSpec, ModelCard},
     manifest::ModelError,
-    session::{InferenceError, Network, Runtime},
+    session::{Network, Runtime},
 };
 use crate::domain::{face::Embedding, matching::ModelId};
 
@@ -52,11 +52,8 @@ impl Embedder {
         let [a, b, c] = self.input.shape;
         let mut tensor = Zeroizing::new(Vec::with_capacity(a * b * c));
         self.input.feed().append(face.pixels(), &mut tensor);
-        let [output] = self.network.run(&[1, a, b, c], &tensor, [&self.output])?;
-        if output.values.len() == self.dimension {
-            return Ok(output.values);
-        }
-        let reason = format!("it gave {} numbers, the manifest says {}", output.values.len(), self.dimension);
-        Err(InferenceError { file: self.model.to_string(), reason }.into())
+        let output_shape = [1, self.dimension];
+        let [output] = self.network.run(&[1, a, b, c], &tensor, [(&self.output, &output_shape)])?;
+        Ok(output.values)
     }
 }

@@ -81,7 +81,11 @@ impl Stage {
     }
 
     /// Images of one size, as one batch.
-    fn run<const N: usize>(&mut self, images: &[RgbImage], outputs: [&str; N]) -> Result<[Tensor; N], InferenceError> {
+    fn run<const N: usize>(
+        &mut self,
+        images: &[RgbImage],
+        outputs: [(&str, &[usize]); N],
+    ) -> Result<[Tensor; N], InferenceError> {
         let (height, width) = images.first().map_or((0, 0), |image| (image.height(), image.width()));
         let shape = [images.len(), CHANNELS, height, width];
         let mut tensor = Zeroizing::new(Vec::with_capacity(shape.iter().product()));
@@ -116,7 +120,9 @@ impl Mtcnn {
         while side_min * scale >= CELL_SIDE {
             let level_side = |side: usize| (side as f64 * scale + 1.0) as usize;
             let level = canvas.area_resized(canvas.window(), level_side(canvas.width()), level_side(canvas.height()));
-            let [offsets, scores] = self.proposal.run(&[level], ["reg", "prob"])?;
+            let (rows, columns) = (grid_side(level.height()), grid_side(level.width()));
+            let outputs = [("reg", &[1, 4, rows, columns][..]), ("prob", &[1, 2, rows, columns])];
+            let [offsets, scores] = self.proposal.run(&[level], outputs)?;
             let level_proposals = cells(&offsets, &scores, scale);
             proposals.extend(best(&level_proposals, LEVEL_OVERLAP_MAX, PROPOSALS_MAX));
             scale *= PYRAMID_FACTOR;
@@ -129,7 +135,8 @@ impl Mtcnn {
     fn refine(&mut self, canvas: &RgbImage, proposals: &[Candidate]) -> Result<Vec<Refined>, InferenceError> {
         let mut kept = Vec::new();
         for batch in proposals.chunks(REFINEMENT_BATCH) {
-            let [offsets, scores] = self.refinement.run(&crops(canvas, batch, 24), ["reg", "prob"])?;
+            let outputs = [("reg", &[batch.len(), 4][..]), ("prob", &[batch.len(), 2])];
+            let [offsets, scores] = self.refinement.run(&crops(canvas, batch, 24), outputs)?;
             kept.extend(judged(batch, &offsets, &scores).filter(|judged| judged.score > REFINEMENT_SCORE_MIN));
         }
         kept.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -146,8 +153,9 @@ impl Mtcnn {
         let candidates: Vec<Candidate> = refined.iter().map(|refined| refined.candidate).collect();
         let (mut judgements, mut points) = (Vec::new(), Vec::new());
         for batch in candidates.chunks(OUTPUT_BATCH) {
-            let [offsets, scores, landmarks] =
-                self.output.run(&crops(canvas, batch, 48), ["reg", "prob", "landmarks"])?;
+            let count = batch.len();
+            let outputs = [("reg", &[count, 4][..]), ("prob", &[count, 2]), ("landmarks", &[count, 10])];
+            let [offsets, scores, landmarks] = self.output.run(&crops(canvas, batch, 48), outputs)?;
             judgements.extend(judged(batch, &offsets, &scores));
             let relative = landmarks.values.chunks_exact(10);
             points.extend(batch.iter().zip(relative).map(|(face, relative)| absolute_landmarks(face, relative)));
@@ -196,6 +204,11 @@ fn absolute_landmarks(face: &Candidate, relative: &[f32]) -> [[f32; 2]; 5] {
 }
 
 /// P-Net's cells that look like a face, as boxes on the canvas.
+/// Cells of P-Net along a side: a 3x3 convolution, pooling by two that rounds up, two more convolutions.
+fn grid_side(side: usize) -> usize {
+    (side - 2).div_ceil(2) - 4
+}
+
 fn cells(offsets: &Tensor, scores: &Tensor, scale: f64) -> Vec<Candidate> {
     let &[_, _, rows, columns] = scores.shape.as_slice() else { return Vec::new() };
     let plane = rows * columns;

@@ -10,11 +10,15 @@ use std::{
     sync::Mutex,
 };
 
+#[cfg(not(feature = "tract"))]
+use ort::session::{OutputSelector, RunOptions};
 use ort::{
     environment::Environment,
     session::{Session, builder::GraphOptimizationLevel},
     value::{Outlet, TensorRef, ValueType},
 };
+#[cfg(not(feature = "tract"))]
+use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
 use super::manifest::{ModelError, ModelFile};
@@ -146,12 +150,12 @@ impl Network {
         Err(self.mismatch(format!("{what} {name:?} is {found}, not {wanted}")))
     }
 
-    /// Runs the graph on one tensor and copies out the named outputs.
+    /// Runs the graph on one tensor and copies out the named outputs, whose shapes the caller knows: another one is an error.
     pub(super) fn run<const N: usize>(
         &mut self,
         shape: &[usize],
         data: &[f32],
-        outputs: [&str; N],
+        outputs: [(&str, &[usize]); N],
     ) -> Result<[Tensor; N], InferenceError> {
         run_session(&mut self.session, shape, data, outputs)
             .map_err(|error| InferenceError { file: self.file.clone(), reason: error.to_string() })
@@ -175,20 +179,51 @@ fn build_session(runtime: &Runtime, bytes: &[u8]) -> ort::Result<Session> {
         .commit_from_memory(bytes)
 }
 
+/// The outputs are made here and filled by the runtime. Those that the runtime makes itself cost memory for ever: ort
+/// 2.0.0-rc.14 never releases the type that it asks of each (some 300 bytes), and they could not be wiped.
+#[cfg(not(feature = "tract"))]
 fn run_session<const N: usize>(
     session: &mut Session,
     shape: &[usize],
     data: &[f32],
-    outputs: [&str; N],
+    outputs: [(&str, &[usize]); N],
+) -> ort::Result<[Tensor; N]> {
+    let input = TensorRef::from_array_view((shape, data))?;
+    let mut selector = OutputSelector::no_default();
+    for (name, shape) in outputs {
+        let room = vec![0f32; shape.iter().product()].into_boxed_slice();
+        selector = selector.with(name).preallocate(name, ort::value::Tensor::from_array((shape, room))?);
+    }
+    let options = RunOptions::new()?.with_outputs(selector);
+    let mut answer = session.run_with_options(ort::inputs![input], &options)?;
+    let mut tensors = std::array::from_fn(|_| Tensor::default());
+    for (tensor, (name, shape)) in tensors.iter_mut().zip(outputs) {
+        let value = answer.get_mut(name).ok_or_else(|| ort::Error::new(format!("it has no output {name:?}")))?;
+        let (_, values) = value.try_extract_tensor_mut::<f32>()?;
+        *tensor = Tensor { shape: shape.to_vec(), values: Zeroizing::new(values.to_vec()) };
+        values.zeroize();
+    }
+    Ok(tensors)
+}
+
+/// tract makes its outputs itself.
+#[cfg(feature = "tract")]
+fn run_session<const N: usize>(
+    session: &mut Session,
+    shape: &[usize],
+    data: &[f32],
+    outputs: [(&str, &[usize]); N],
 ) -> ort::Result<[Tensor; N]> {
     let input = TensorRef::from_array_view((shape, data))?;
     let answer = session.run(ort::inputs![input])?;
     let mut tensors = std::array::from_fn(|_| Tensor::default());
-    for (tensor, name) in tensors.iter_mut().zip(outputs) {
+    for (tensor, (name, expected)) in tensors.iter_mut().zip(outputs) {
         let value = answer.get(name).ok_or_else(|| ort::Error::new(format!("it has no output {name:?}")))?;
         let (shape, values) = value.try_extract_tensor::<f32>()?;
-        tensor.shape = shape.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
-        tensor.values = Zeroizing::new(values.to_vec());
+        if !shape.iter().map(|&side| side as usize).eq(expected.iter().copied()) {
+            return Err(ort::Error::new(format!("output {name:?} has shape {shape:?}, not {expected:?}")));
+        }
+        *tensor = Tensor { shape: expected.to_vec(), values: Zeroizing::new(values.to_vec()) };
     }
     Ok(tensors)
 }
