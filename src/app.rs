@@ -141,6 +141,7 @@ impl App {
             evaluation_key: engine.evaluation_key,
             tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
             pepper: secrets.pepper,
+            environment: flows::api_keys::environment(settings.mode == Mode::Production),
             compute,
             uploads: Uploads::new(settings.compute.upload_bytes),
             clock,

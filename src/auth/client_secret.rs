@@ -69,15 +69,19 @@ impl Pepper {
         equal & stored.is_some()
     }
 
-    /// HMAC-SHA-256(pepper, DOMAIN || 0x00 || client id || 0x00 || secret); neither of the first two can contain 0x00.
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     fn mac(&self, client: ClientId, secret: &str) -> [u8; 32] {
+        self.keyed_hash(DOMAIN, &[client.to_string().as_bytes(), secret.as_bytes()])
+    }
+
+    /// HMAC-SHA-256(pepper, domain || 0x00 || part || 0x00 || ... || last part); none but the last part may contain 0x00.
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    pub(super) fn keyed_hash(&self, domain: &[u8], parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
-        mac.update(DOMAIN);
-        mac.update(&[0]);
-        mac.update(client.to_string().as_bytes());
-        mac.update(&[0]);
-        mac.update(secret.as_bytes());
+        mac.update(domain);
+        for part in parts {
+            mac.update(&[0]);
+            mac.update(part);
+        }
         mac.finalize().into_bytes().into()
     }
 }

@@ -3,6 +3,7 @@
 //! `jwt` issues and verifies access tokens, `client_secret` makes and checks the credential they are bought with. Both
 //! end in a `Principal`: the only thing the rest of the program learns about a caller.
 
+pub mod api_key;
 pub mod assertion;
 pub mod client_secret;
 pub mod jwt;
@@ -12,7 +13,26 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::domain::id::{ClientId, TenantId};
 
-/// An authenticated caller.
+/// Who calls, however he proved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub tenant: TenantId,
+    pub scopes: Scopes,
+}
+
+impl From<Principal> for Caller {
+    fn from(principal: Principal) -> Self {
+        Self { tenant: principal.tenant, scopes: principal.scopes }
+    }
+}
+
+impl Caller {
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+}
+
+/// The client that an access token was issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub tenant: TenantId,

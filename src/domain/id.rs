@@ -47,6 +47,8 @@ ids! {
     TenantId = "ten";
     /// An app's credential.
     ClientId = "cli";
+    /// A key of a server that calls without tokens.
+    ApiKeyId = "key";
     /// A person, known to the tenant by its own `external_ref`.
     SubjectId = "sub";
     /// One consent of one subject for one purpose.

@@ -27,6 +27,10 @@ pub enum FlowError {
     ConsentRequired { purpose: Purpose },
     #[error("a consent that has already expired cannot be granted")]
     ConsentAlreadyExpired,
+    #[error("a key cannot have scopes that whoever makes it lacks")]
+    ScopesBeyondCaller,
+    #[error("the moment of expiry has passed")]
+    ExpiryPast,
     #[error("the subject has as many enrolments as it may have")]
     EnrolmentLimitReached,
     #[error("the subject has no enrolment")]

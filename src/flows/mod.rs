@@ -6,6 +6,7 @@
 //! - CPU-heavy work runs in the [`compute::Compute`] pool, and images wait for it within the memory of
 //!   [`uploads::Uploads`]; who finds either full is told so at once.
 
+pub mod api_keys;
 pub mod clients;
 pub mod compute;
 pub mod consents;
@@ -32,7 +33,7 @@ pub use self::{
     page::{Page, PageRequest},
 };
 use crate::{
-    auth::{client_secret::Pepper, jwt::Tokens},
+    auth::{api_key::Environment, client_secret::Pepper, jwt::Tokens},
     domain::{
         clock::Clock,
         decision::FalseMatchRate,
@@ -57,6 +58,8 @@ pub struct Parts {
     pub evaluation_key: Arc<EvaluationKey>,
     pub tokens: Tokens,
     pub pepper: Pepper,
+    /// What API keys are made for, and which ones open something here.
+    pub environment: Environment,
     pub compute: Compute,
     pub uploads: Uploads,
     pub clock: Arc<dyn Clock>,
@@ -74,6 +77,7 @@ pub struct Flows {
     evaluation_key: Arc<EvaluationKey>,
     tokens: Tokens,
     pepper: Pepper,
+    environment: Environment,
     compute: Compute,
     uploads: Uploads,
     clock: Arc<dyn Clock>,
@@ -92,6 +96,7 @@ impl Flows {
             evaluation_key: parts.evaluation_key,
             tokens: parts.tokens,
             pepper: parts.pepper,
+            environment: parts.environment,
             compute: parts.compute,
             uploads: parts.uploads,
             clock: parts.clock,

@@ -3,10 +3,14 @@
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{FlowError, Flows};
+use super::{
+    FlowError, Flows,
+    api_keys::{self, ApiKeyError},
+};
 use crate::{
     auth::{
-        Principal, Scopes,
+        Caller, Principal, Scopes,
+        api_key::ApiKey,
         assertion::{self, AssertionKey},
         client_secret::ClientSecretHash,
         jwt::{IssuedToken, TokenError, VerifiedToken},
@@ -109,15 +113,21 @@ pub enum AuthenticationError {
     Token(#[from] TokenError),
     #[error("the token was revoked, or its client disabled")]
     Revoked,
+    #[error(transparent)]
+    ApiKey(#[from] ApiKeyError),
     /// Whether the token was revoked cannot be known now: closed, not open.
     #[error(transparent)]
     Flow(#[from] FlowError),
 }
 
-/// Who is calling. Asks the database each time, so that a token that was ended anywhere is ended everywhere at once.
-pub async fn authenticate(flows: &Flows, token: &str) -> Result<Principal, AuthenticationError> {
-    let verified = flows.tokens.verify(token)?;
-    if is_live(flows, &verified).await? { Ok(verified.principal) } else { Err(AuthenticationError::Revoked) }
+/// Who is calling, by access token or API key. Asks the database each time, so that a token that was ended anywhere is ended
+/// everywhere at once.
+pub async fn authenticate(flows: &Flows, bearer: &str) -> Result<Caller, AuthenticationError> {
+    if ApiKey::resembles(bearer) {
+        return Ok(api_keys::authenticate(flows, bearer).await??);
+    }
+    let verified = flows.tokens.verify(bearer)?;
+    if is_live(flows, &verified).await? { Ok(verified.principal.into()) } else { Err(AuthenticationError::Revoked) }
 }
 
 async fn is_live(flows: &Flows, token: &VerifiedToken) -> Result<bool, FlowError> {

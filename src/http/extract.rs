@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use super::problem::{FieldProblem, Problem};
 use crate::{
-    auth::{Principal, Scope},
-    domain::id::{ConsentId, EnrolmentId, SubjectId},
+    auth::{self, Scope},
+    domain::id::{ApiKeyId, ConsentId, EnrolmentId, SubjectId},
     flows::{Flows, tokens},
 };
 
@@ -36,13 +36,13 @@ pub enum Access {
     Needs(Scope),
 }
 
-/// The caller: a valid token with the scope that the route table asks for.
-pub struct Caller(pub Principal);
+/// The caller: a valid token or API key, with the scope that the route table asks for.
+pub struct Caller(pub auth::Caller);
 
 impl Deref for Caller {
-    type Target = Principal;
+    type Target = auth::Caller;
 
-    fn deref(&self) -> &Principal {
+    fn deref(&self) -> &auth::Caller {
         &self.0
     }
 }
@@ -57,21 +57,17 @@ impl FromRequest for Caller {
     }
 }
 
-async fn identify(request: &HttpRequest) -> Result<Principal, Problem> {
+async fn identify(request: &HttpRequest) -> Result<auth::Caller, Problem> {
     let flows = flows(request)?;
     let token = bearer_token(request)?;
-    let principal = tokens::authenticate(flows, token).await?;
+    let caller = tokens::authenticate(flows, token).await?;
     // A handler that asks for a caller under a route without an entry is our mistake: closed, not open.
     match request.app_data::<Access>() {
-        Some(Access::AnyToken) => Ok(principal),
-        Some(Access::Needs(scope)) if principal.may(*scope) => Ok(principal),
+        Some(Access::AnyToken) => Ok(caller),
+        Some(Access::Needs(scope)) if caller.may(*scope) => Ok(caller),
         Some(Access::Needs(scope)) => Err(Problem {
             challenge: Some(r#"Bearer error="insufficient_scope""#),
-            ..Problem::new(
-                StatusCode::FORBIDDEN,
-                "scope_missing",
-                format!("The access token lacks the scope `{scope}`."),
-            )
+            ..Problem::new(StatusCode::FORBIDDEN, "scope_missing", format!("The credential lacks the scope `{scope}`."))
         }),
         Some(Access::Open) | None => Err(Problem::internal()),
     }
@@ -85,7 +81,11 @@ pub fn flows(request: &HttpRequest) -> Result<&Data<Flows>, Problem> {
 fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
     let missing = || Problem {
         challenge: Some("Bearer"),
-        ..Problem::new(StatusCode::UNAUTHORIZED, "token_missing", "Send an access token: `Authorization: Bearer …`.")
+        ..Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "token_missing",
+            "Send an access token or an API key: `Authorization: Bearer …`.",
+        )
     };
     let mut given = request.headers().get_all(header::AUTHORIZATION);
     let (Some(value), None) = (given.next(), given.next()) else { return Err(missing()) };
@@ -103,6 +103,10 @@ pub trait PathName {
 
 impl PathName for SubjectId {
     const NAME: &'static str = "subject";
+}
+
+impl PathName for ApiKeyId {
+    const NAME: &'static str = "key";
 }
 
 impl PathName for ConsentId {

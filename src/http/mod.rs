@@ -17,7 +17,7 @@ use actix_web::{
 
 use self::{
     extract::Access::{self, AnyToken, Needs, Open},
-    handlers::{consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    handlers::{api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
     problem::Problem,
 };
 use crate::auth::Scope;
@@ -76,6 +76,9 @@ routes! {
     "/v1/subjects/{subject}/enrolments/{enrolment}"
                                                 Needs(Scope::FacesEnrol),   DELETE enrolments::delete;
     "/v1/subjects/{subject}/verifications"      Needs(Scope::FacesVerify),  POST verifications::create | GET verifications::list;
+    "/v1/api-keys"                              Needs(Scope::Admin),        POST api_keys::create | GET api_keys::list;
+    "/v1/api-keys/{key}"                        Needs(Scope::Admin),        DELETE api_keys::revoke;
+    "/v1/api-keys/{key}/roll"                   Needs(Scope::Admin),        POST api_keys::roll;
     "/v1/models"                                AnyToken,                   GET models::list;
 
     "/livez"                                    Open,                       GET health::live;

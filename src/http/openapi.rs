@@ -9,14 +9,16 @@ use utoipa::{
         Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Response, ResponseBuilder,
         path::{Operation, Parameter, ParameterIn},
         schema::{KnownFormat, SchemaFormat, SchemaType, Type},
-        security::{ClientCredentials, Flow, OAuth2, Scopes, SecurityRequirement, SecurityScheme},
+        security::{
+            ClientCredentials, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 
 use super::{
     ROUTES, Row,
     extract::Access,
-    handlers::{consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    handlers::{api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
     problem::{self, FieldProblem, ProblemBody},
 };
 use crate::auth::Scope;
@@ -34,6 +36,7 @@ use crate::auth::Scope;
         consents::grant, consents::list, consents::withdraw,
         enrolments::create, enrolments::list, enrolments::delete,
         verifications::create, verifications::list,
+        api_keys::create, api_keys::list, api_keys::revoke, api_keys::roll,
         models::list,
         health::live, health::ready, health::started, health::summary,
         docs::document, docs::redirect,
@@ -45,6 +48,7 @@ use crate::auth::Scope;
         (name = "consents", description = "What people agreed to. Without an active consent nothing is processed."),
         (name = "enrolments", description = "Encrypted templates of faces."),
         (name = "verifications", description = "Is this the same person? Yes or no."),
+        (name = "api-keys", description = "Keys for servers that call without buying tokens."),
         (name = "models", description = "What faces are compared with."),
         (name = "health", description = "For probes and proxies."),
         (name = "docs", description = "This document.")
@@ -137,11 +141,15 @@ pub fn document() -> utoipa::openapi::OpenApi {
         "/oauth/token",
         Scopes::from_iter(super::scopes_in_use().map(|scope| (scope.as_str(), meaning(scope)))),
     ))]));
-    document.components.get_or_insert_default().security_schemes.insert(SCHEME.to_owned(), RefOr::T(scheme));
+    let schemes = &mut document.components.get_or_insert_default().security_schemes;
+    schemes.insert(SCHEME.to_owned(), RefOr::T(scheme));
+    let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("velum_live_…");
+    schemes.insert(KEY_SCHEME.to_owned(), RefOr::T(SecurityScheme::Http(key.build())));
     document
 }
 
 const SCHEME: &str = "oauth2";
+const KEY_SCHEME: &str = "api_key";
 
 fn meaning(scope: Scope) -> &'static str {
     match scope {
@@ -208,6 +216,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     let enrols = posts && row.path.ends_with("/enrolments");
     let verifies = posts && row.path.ends_with("/verifications");
     add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid", "token_revoked"]);
+    add(401, &["api_key_invalid", "api_key_expired", "api_key_revoked"]);
     add(500, &["internal_error"]);
     add(503, &["store_unavailable", "overloaded"]);
     if matches!(row.access, Access::Needs(_)) {
@@ -235,6 +244,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         add(422, &["validation_failed"]);
     }
     match (method, row.path) {
+        (HttpMethod::Post, "/v1/api-keys" | "/v1/api-keys/{key}/roll") => add(403, &["scopes_beyond_caller"]),
         (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
         (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
         _ if enrols => add(409, &["enrolment_limit_reached"]),
@@ -253,7 +263,9 @@ fn is_query(parameter: &RefOr<Parameter>) -> bool {
 }
 
 fn require(operation: &mut Operation, scopes: &[&str]) {
-    operation.security = Some(vec![SecurityRequirement::new(SCHEME, scopes.iter().copied())]);
+    let scopes = || scopes.iter().copied();
+    operation.security =
+        Some(vec![SecurityRequirement::new(SCHEME, scopes()), SecurityRequirement::new(KEY_SCHEME, scopes())]);
 }
 
 fn problem_response(status: u16, codes: &[&str]) -> Response {

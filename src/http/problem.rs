@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::jwt::TokenError,
-    flows::{FlowError, incoming::IncomingError, tokens::AuthenticationError},
+    flows::{FlowError, api_keys::ApiKeyError, incoming::IncomingError, tokens::AuthenticationError},
 };
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -152,6 +152,8 @@ impl From<FlowError> for Problem {
             FlowError::ExternalRefTaken => plain(S::CONFLICT, "external_ref_taken"),
             FlowError::ConsentRequired { .. } => plain(S::FORBIDDEN, "consent_required"),
             FlowError::ConsentAlreadyExpired => Self::invalid_field("expires_at", "lies in the past"),
+            FlowError::ExpiryPast => Self::invalid_field("expires_at", "lies in the past"),
+            FlowError::ScopesBeyondCaller => plain(S::FORBIDDEN, "scopes_beyond_caller"),
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),
             FlowError::EnrolmentsStale => plain(S::CONFLICT, "enrolments_stale"),
@@ -226,6 +228,14 @@ impl From<AuthenticationError> for Problem {
                 challenge: Some(INVALID_TOKEN),
                 ..Self::new(StatusCode::UNAUTHORIZED, "token_revoked", "The access token was revoked.")
             },
+            AuthenticationError::ApiKey(error) => {
+                let (code, detail) = match error {
+                    ApiKeyError::Invalid => ("api_key_invalid", "There is no such API key."),
+                    ApiKeyError::Expired => ("api_key_expired", "The API key has expired."),
+                    ApiKeyError::Revoked => ("api_key_revoked", "The API key was revoked."),
+                };
+                Self { challenge: Some(INVALID_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, code, detail) }
+            }
             AuthenticationError::Flow(error) => error.into(),
         }
     }

@@ -7,13 +7,21 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use crate::{
-    auth::jwt::{TokenConfig, VerifiedToken},
+    auth::{
+        Scope, Scopes,
+        jwt::{TokenConfig, VerifiedToken},
+    },
     domain::{
         consent::{Consent, ConsentState, Purpose},
         decision::{Decision, FalseMatchRate},
         matching::MatchSpec,
     },
-    flows::{self, Page, PageRequest, consents::NewConsent, quality::Quality},
+    flows::{
+        self, Page, PageRequest,
+        api_keys::{ApiKeyRow, IssuedApiKey, NewApiKey},
+        consents::NewConsent,
+        quality::Quality,
+    },
 };
 
 /// A moment, as RFC 3339 writes it; ours are in UTC.
@@ -419,6 +427,103 @@ impl IntrospectionBody {
             tenant: token.principal.tenant.to_string(),
         });
         Self { active: token.is_some(), token }
+    }
+}
+
+/// A new API key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiKeyBody {
+    /// What people call it. 1 to 100 bytes.
+    #[schema(min_length = 1, max_length = 100, example = "back office")]
+    pub name: String,
+    /// What it may do; nothing that its maker may not.
+    #[schema(example = json!(["faces:verify"]))]
+    pub scopes: Vec<String>,
+    /// When it ends by itself; absent: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl TryFrom<NewApiKeyBody> for NewApiKey {
+    type Error = Problem;
+
+    fn try_from(body: NewApiKeyBody) -> Result<Self, Problem> {
+        const NAME_BYTES_MAX: usize = 100;
+        let scopes = body.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<Scopes, _>>();
+        let scopes = scopes.map_err(|error| Problem::invalid_field("scopes", &error))?;
+        if scopes.is_empty() {
+            return Err(Problem::invalid_field("scopes", "names none"));
+        }
+        let name = checked_text("name", body.name, NAME_BYTES_MAX)?;
+        Ok(Self { name, scopes, expires_at: body.expires_at.map(|moment| moment.0) })
+    }
+}
+
+/// How a key is rolled.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollBody {
+    /// For how many seconds the old key lives on: 0 to 604800, a week.
+    #[schema(minimum = 0, maximum = 604800, example = 86400)]
+    pub overlap_s: i64,
+}
+
+impl RollBody {
+    const OVERLAP_S_MAX: i64 = 7 * 24 * 3_600;
+
+    pub fn overlap(&self) -> Result<time::Duration, Problem> {
+        if (0..=Self::OVERLAP_S_MAX).contains(&self.overlap_s) {
+            Ok(time::Duration::seconds(self.overlap_s))
+        } else {
+            Err(Problem::invalid_field("overlap_s", "is not within 0 to 604800"))
+        }
+    }
+}
+
+/// An API key, but for the key itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApiKeyBody {
+    #[schema(example = "key_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
+    pub id: String,
+    pub name: String,
+    /// Its first characters.
+    #[schema(example = "velum_live_3f9a02")]
+    pub prefix: String,
+    pub scopes: Vec<String>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl From<ApiKeyRow> for ApiKeyBody {
+    fn from(key: ApiKeyRow) -> Self {
+        Self {
+            id: key.id.to_string(),
+            name: key.name,
+            prefix: key.prefix,
+            scopes: key.scopes,
+            created_at: key.created_at.into(),
+            expires_at: key.expires_at.map(Timestamp),
+            revoked_at: key.revoked_at.map(Timestamp),
+            last_used_at: key.last_used_at.map(Timestamp),
+        }
+    }
+}
+
+/// A fresh API key: the only answer that holds it.
+#[derive(Serialize, ToSchema)]
+pub struct IssuedApiKeyBody {
+    #[serde(flatten)]
+    pub about: ApiKeyBody,
+    /// Send it as `Authorization: Bearer …`. Keep it where your server reads its secrets.
+    pub key: String,
+}
+
+impl From<IssuedApiKey> for IssuedApiKeyBody {
+    fn from(issued: IssuedApiKey) -> Self {
+        Self { key: issued.key.expose_text().to_owned(), about: issued.row.into() }
     }
 }
 

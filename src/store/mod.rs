@@ -13,6 +13,7 @@
 //! - `find` by id answers `NotFound`; a look-up by anything else answers an `Option`.
 //! - A database that is away is `Unavailable` within seconds.
 
+mod api_keys;
 mod clients;
 mod columns;
 mod conn;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use diesel::{RunQueryDsl, sql_query};
 
 pub use self::{
+    api_keys::{ApiKeyRow, ApiKeys},
     clients::{Client, Clients, NewClient},
     consents::Consents,
     error::{Conflict, StoreError},
@@ -78,6 +80,10 @@ impl Store {
 
     pub fn clients(&self) -> Clients<'_> {
         Clients { pool: self.pool() }
+    }
+
+    pub fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys { pool: self.pool() }
     }
 
     pub fn tokens(&self) -> Tokens<'_> {

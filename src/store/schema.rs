@@ -41,6 +41,20 @@ pub mod main {
         }
     }
     diesel::table! {
+        api_keys (id) {
+            id -> Text,
+            tenant_id -> Text,
+            name -> Text,
+            prefix -> Text,
+            key_hash -> Binary,
+            scopes -> Text,
+            created_at -> BigInt,
+            expires_at -> Nullable<BigInt>,
+            revoked_at -> Nullable<BigInt>,
+            last_used_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
         subjects (id) {
             id -> Text,
             tenant_id -> Text,

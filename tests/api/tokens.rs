@@ -248,5 +248,5 @@ async fn the_metadata_names_what_there_is() {
         let algorithms = &metadata[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &json!(["RS256"]));
     }
-    assert_eq!(metadata["scopes_supported"], json!(["subjects", "consents", "faces:enrol", "faces:verify"]));
+    assert_eq!(metadata["scopes_supported"], json!(["subjects", "consents", "faces:enrol", "faces:verify", "admin"]));
 }

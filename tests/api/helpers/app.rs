@@ -4,11 +4,11 @@ use std::{ffi::OsString, future::Future, path::Path, sync::Arc};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use velum::{
     app::{App, Running},
-    auth::Scopes,
-    domain::clock::ManualClock,
+    auth::{Scope, Scopes},
+    domain::clock::{Clock as _, ManualClock},
     flows::clients::{self, NewCredential},
     settings::{PREFIX, Role, Settings},
 };
@@ -82,6 +82,19 @@ impl TestApp {
         let NewCredential { client, secret } =
             clients::create(self.running.flows(), tenant, "another", Scopes::client_app()).await.unwrap();
         self.client_with(&client.to_string(), secret.expose_text(), "").await
+    }
+
+    /// A client of another tenant that may manage its keys.
+    pub async fn foreign_admin(&self) -> Client {
+        let tenant = clients::create_tenant(self.running.flows(), "elsewhere").await.unwrap();
+        let scopes = [Scope::Admin, Scope::Subjects].into_iter().collect();
+        let made = clients::create(self.running.flows(), tenant, "admin", scopes).await.unwrap();
+        self.client_with(&made.client.to_string(), made.secret.expose_text(), "").await
+    }
+
+    /// A moment this far from now, as JSON says it.
+    pub fn clock_in(&self, from_now: time::Duration) -> String {
+        (self.clock.now() + from_now).format(&Rfc3339).unwrap()
     }
 
     /// The development client again, with fewer scopes.

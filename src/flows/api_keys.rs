@@ -1,0 +1,119 @@
+//! API keys of a tenant: made, listed, rolled and ended by whoever has the scope `admin`; and what they open.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{FlowError, Flows, Page, PageRequest};
+use crate::{
+    auth::{
+        Caller, Scopes,
+        api_key::{ApiKey, Environment},
+    },
+    domain::id::{ApiKeyId, TenantId},
+};
+
+pub use crate::store::ApiKeyRow;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewApiKey {
+    pub name: String,
+    pub scopes: Scopes,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A fresh key with what is kept of it. The key itself is shown now or never.
+pub struct IssuedApiKey {
+    pub row: ApiKeyRow,
+    pub key: ApiKey,
+}
+
+/// Nobody hands out more than he has.
+pub async fn create(flows: &Flows, caller: &Caller, new: NewApiKey) -> Result<IssuedApiKey, FlowError> {
+    if !caller.scopes.covers(&new.scopes) {
+        return Err(FlowError::ScopesBeyondCaller);
+    }
+    if new.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) {
+        return Err(FlowError::ExpiryPast);
+    }
+    let issued = issue(flows, caller.tenant, new);
+    flows.store.api_keys().create(issued.row.clone()).await?;
+    tracing::info!(event = "api_key_made", key = %issued.row.id, tenant = %caller.tenant, "an API key was made");
+    Ok(issued)
+}
+
+pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<Page<ApiKeyRow>, FlowError> {
+    let rows = flows.store.api_keys().list(tenant, page.after()?, page.limit()).await?;
+    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ApiKeyRow>::cursor) })
+}
+
+/// A successor with the same name, scopes and expiry; the old key lives on for `overlap`.
+pub async fn roll(flows: &Flows, caller: &Caller, id: ApiKeyId, overlap: Duration) -> Result<IssuedApiKey, FlowError> {
+    let old = flows.store.api_keys().find(caller.tenant, id).await?;
+    let scopes: Scopes = old.scopes.join(" ").parse().map_err(FlowError::internal)?;
+    if !caller.scopes.covers(&scopes) {
+        return Err(FlowError::ScopesBeyondCaller);
+    }
+    let issued = issue(flows, caller.tenant, NewApiKey { name: old.name, scopes, expires_at: old.expires_at });
+    flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), flows.now() + overlap).await?;
+    tracing::info!(event = "api_key_rolled", key = %id, successor = %issued.row.id, "an API key was rolled");
+    Ok(issued)
+}
+
+/// From the answer on the key opens nothing.
+pub async fn revoke(flows: &Flows, tenant: TenantId, id: ApiKeyId) -> Result<(), FlowError> {
+    flows.store.api_keys().revoke(tenant, id, flows.now()).await?;
+    tracing::info!(event = "api_key_revoked", key = %id, %tenant, "an API key was revoked");
+    Ok(())
+}
+
+/// Why a key opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeyError {
+    #[error("there is no such API key")]
+    Invalid,
+    #[error("the API key has expired")]
+    Expired,
+    #[error("the API key was revoked")]
+    Revoked,
+}
+
+/// Who calls with this key. Asks the database each time, so that a key that was ended anywhere is ended everywhere at once.
+pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Result<Caller, ApiKeyError>, FlowError> {
+    let Some(key) = ApiKey::parse(text).ok().filter(|key| key.environment() == flows.environment) else {
+        return Ok(Err(ApiKeyError::Invalid));
+    };
+    let hash = flows.pepper.hash_api_key(&key);
+    let row = flows.store.api_keys().find_by_hash(hash.to_bytes()).await?;
+    let Some(row) = row.filter(|row| hash.is(&row.key_hash)) else { return Ok(Err(ApiKeyError::Invalid)) };
+    let now = flows.now();
+    if row.revoked_at.is_some() {
+        return Ok(Err(ApiKeyError::Revoked));
+    }
+    if row.expires_at.is_some_and(|expires_at| expires_at <= now) {
+        return Ok(Err(ApiKeyError::Expired));
+    }
+    flows.store.api_keys().note_use(&row, now).await?;
+    let scopes = row.scopes.join(" ").parse().map_err(FlowError::internal)?;
+    Ok(Ok(Caller { tenant: row.tenant, scopes }))
+}
+
+fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {
+    let key = ApiKey::generate(flows.environment);
+    let row = ApiKeyRow {
+        id: ApiKeyId::generate(),
+        tenant,
+        name: new.name,
+        prefix: key.shown_prefix().to_owned(),
+        key_hash: flows.pepper.hash_api_key(&key).to_bytes().to_vec(),
+        scopes: new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        created_at: flows.now(),
+        expires_at: new.expires_at,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    IssuedApiKey { row, key }
+}
+
+/// Keys of production open production, those of the embedded mode nothing but it.
+pub fn environment(production: bool) -> Environment {
+    if production { Environment::Live } else { Environment::Test }
+}

@@ -1,0 +1,60 @@
+//! Keys for servers that call without buying tokens.
+
+use actix_web::{HttpResponse, http::header, web::Data};
+
+use crate::{
+    domain::id::ApiKeyId,
+    flows::{Flows, api_keys},
+    http::{
+        extract::{Caller, InPath, Json, Query},
+        problem::Problem,
+        wire::{ApiKeyBody, IssuedApiKeyBody, NewApiKeyBody, PageBody, PageQuery, RollBody},
+    },
+};
+
+/// Make a key. It is shown in this answer and never again.
+///
+/// A key has scopes of its own, none that its maker lacks.
+#[utoipa::path(post, path = "/v1/api-keys", tag = "api-keys", request_body = NewApiKeyBody,
+    responses((status = 201, body = IssuedApiKeyBody, headers(("Location" = String)))))]
+pub async fn create(
+    caller: Caller,
+    flows: Data<Flows>,
+    Json(body): Json<NewApiKeyBody>,
+) -> Result<HttpResponse, Problem> {
+    let issued = api_keys::create(&flows, &caller, body.try_into()?).await?;
+    let location = format!("/v1/api-keys/{}", issued.row.id);
+    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued)))
+}
+
+/// List the keys of your tenant, those that have ended included.
+#[utoipa::path(get, path = "/v1/api-keys", tag = "api-keys", params(PageQuery),
+    responses((status = 200, body = PageBody<ApiKeyBody>)))]
+pub async fn list(caller: Caller, flows: Data<Flows>, Query(page): Query<PageQuery>) -> Result<HttpResponse, Problem> {
+    let page = api_keys::list(&flows, caller.tenant, page.try_into()?).await?;
+    Ok(HttpResponse::Ok().json(PageBody::of(page, ApiKeyBody::from)))
+}
+
+/// End a key for good, at once.
+#[utoipa::path(delete, path = "/v1/api-keys/{key}", tag = "api-keys",
+    params(("key" = String, Path)), responses((status = 204, description = "The key opens nothing any more.")))]
+pub async fn revoke(caller: Caller, flows: Data<Flows>, key: InPath<ApiKeyId>) -> Result<HttpResponse, Problem> {
+    api_keys::revoke(&flows, caller.tenant, key.0).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Put a new key in place of one: the same name, scopes and expiry.
+///
+/// The old key lives on for the overlap, so that servers can be changed one after the other; 0 ends it at once.
+#[utoipa::path(post, path = "/v1/api-keys/{key}/roll", tag = "api-keys", request_body = RollBody,
+    params(("key" = String, Path)), responses((status = 201, body = IssuedApiKeyBody, headers(("Location" = String)))))]
+pub async fn roll(
+    caller: Caller,
+    flows: Data<Flows>,
+    key: InPath<ApiKeyId>,
+    Json(body): Json<RollBody>,
+) -> Result<HttpResponse, Problem> {
+    let issued = api_keys::roll(&flows, &caller, key.0, body.overlap()?).await?;
+    let location = format!("/v1/api-keys/{}", issued.row.id);
+    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued)))
+}
