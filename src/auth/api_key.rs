@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn only_the_same_pepper_finds_a_key_again() {
-        let (one, other) = ([1; 32], [2; 32]).into();
+        let (one, other) = ([1; 32], [2; 32]);
         let pepper = |bytes: [u8; 32]| Pepper::new(Zeroizing::new(bytes));
         let key = ApiKey::generate(Environment::Live);
         let stored = pepper(one).hash_api_key(&key);
