@@ -45,12 +45,16 @@ pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ApiKeyRow>::cursor) })
 }
 
-/// A successor with the same name, scopes and expiry; the old key lives on for `overlap`.
+/// A successor with the same name, scopes and expiry; the old key lives on for `overlap`. Once for each key: of an answer that
+/// was lost the successor stands in the list, to be ended.
 pub async fn roll(flows: &Flows, caller: &Caller, id: ApiKeyId, overlap: Duration) -> Result<IssuedApiKey, FlowError> {
     let old = flows.store.api_keys().find(caller.tenant, id).await?;
     let scopes: Scopes = old.scopes.join(" ").parse().map_err(FlowError::internal)?;
     if !caller.scopes.covers(&scopes) {
         return Err(FlowError::ScopesBeyondCaller);
+    }
+    if old.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) && old.successor.is_none() {
+        return Err(FlowError::ExpiryPast);
     }
     let issued = issue(flows, caller.tenant, NewApiKey { name: old.name, scopes, expires_at: old.expires_at });
     flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), flows.now() + overlap).await?;
@@ -109,6 +113,7 @@ fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {
         expires_at: new.expires_at,
         revoked_at: None,
         last_used_at: None,
+        successor: None,
     };
     IssuedApiKey { row, key }
 }

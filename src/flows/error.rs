@@ -31,6 +31,8 @@ pub enum FlowError {
     ScopesBeyondCaller,
     #[error("the moment of expiry has passed")]
     ExpiryPast,
+    #[error("the key has a successor already")]
+    ApiKeyRolled,
     #[error("the subject has as many enrolments as it may have")]
     EnrolmentLimitReached,
     #[error("the subject has no enrolment")]
@@ -68,6 +70,7 @@ impl From<StoreError> for FlowError {
             StoreError::NotFound => Self::NotFound,
             StoreError::NoConsent => Self::ConsentRequired { purpose: Purpose::face_verification() },
             StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
+            StoreError::Conflict(Conflict::ApiKeyRolled) => Self::ApiKeyRolled,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
             StoreError::Unavailable(source) => Self::StoreAway(source),
             other => Self::internal(other),

@@ -244,7 +244,11 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         add(422, &["validation_failed"]);
     }
     match (method, row.path) {
-        (HttpMethod::Post, "/v1/api-keys" | "/v1/api-keys/{key}/roll") => add(403, &["scopes_beyond_caller"]),
+        (HttpMethod::Post, "/v1/api-keys") => add(403, &["scopes_beyond_caller"]),
+        (HttpMethod::Post, "/v1/api-keys/{key}/roll") => {
+            add(403, &["scopes_beyond_caller"]);
+            add(409, &["api_key_rolled"]);
+        }
         (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
         (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
         _ if enrols => add(409, &["enrolment_limit_reached"]),

@@ -153,6 +153,7 @@ impl From<FlowError> for Problem {
             FlowError::ConsentRequired { .. } => plain(S::FORBIDDEN, "consent_required"),
             FlowError::ConsentAlreadyExpired => Self::invalid_field("expires_at", "lies in the past"),
             FlowError::ExpiryPast => Self::invalid_field("expires_at", "lies in the past"),
+            FlowError::ApiKeyRolled => plain(S::CONFLICT, "api_key_rolled"),
             FlowError::ScopesBeyondCaller => plain(S::FORBIDDEN, "scopes_beyond_caller"),
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),

@@ -495,6 +495,8 @@ pub struct ApiKeyBody {
     pub revoked_at: Option<Timestamp>,
     /// To the minute.
     pub last_used_at: Option<Timestamp>,
+    /// The key that took its place, once it was rolled.
+    pub successor_id: Option<String>,
 }
 
 impl From<ApiKeyRow> for ApiKeyBody {
@@ -508,6 +510,7 @@ impl From<ApiKeyRow> for ApiKeyBody {
             expires_at: key.expires_at.map(Timestamp),
             revoked_at: key.revoked_at.map(Timestamp),
             last_used_at: key.last_used_at.map(Timestamp),
+            successor_id: key.successor.map(|id| id.to_string()),
         }
     }
 }

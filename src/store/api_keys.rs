@@ -30,6 +30,8 @@ pub struct ApiKeyRow {
     pub revoked_at: Option<OffsetDateTime>,
     /// To the minute.
     pub last_used_at: Option<OffsetDateTime>,
+    /// Set once this key was rolled.
+    pub successor: Option<ApiKeyId>,
 }
 
 pub struct ApiKeys<'a> {
@@ -50,6 +52,7 @@ struct Row {
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
     last_used_at: Option<i64>,
+    successor_id: Option<String>,
 }
 
 impl ApiKeys<'_> {
@@ -59,7 +62,7 @@ impl ApiKeys<'_> {
         inserted.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
-    /// Puts `successor` in place of a key, which ends at `ends_at`, or earlier if it was to.
+    /// Puts `successor` in place of a key, which ends at `ends_at`, or earlier if it was to. `Conflict` when it has one already.
     pub async fn roll(
         &self,
         tenant: TenantId,
@@ -71,9 +74,19 @@ impl ApiKeys<'_> {
         self.pool
             .write(move |connection| {
                 let own = own(tenant, id).filter(api_keys::revoked_at.is_null());
-                let expires_at: Option<i64> = own.clone().select(api_keys::expires_at).first(connection)?;
+                let (expires_at, rolled): (Option<i64>, Option<String>) =
+                    own.clone().select((api_keys::expires_at, api_keys::successor_id)).first(connection)?;
+                if rolled.is_some() {
+                    return Err(StoreError::Conflict(Conflict::ApiKeyRolled));
+                }
                 let ends_at = expires_at.map_or(micros(ends_at), |expires_at| expires_at.min(micros(ends_at)));
-                diesel::update(own).set(api_keys::expires_at.eq(ends_at)).execute(connection)?;
+                let changes = (api_keys::expires_at.eq(ends_at), api_keys::successor_id.eq(&successor.id));
+                // Two at a time: the condition lets the first one win.
+                let rolled =
+                    diesel::update(own.filter(api_keys::successor_id.is_null())).set(changes).execute(connection)?;
+                if rolled == 0 {
+                    return Err(StoreError::Conflict(Conflict::ApiKeyRolled));
+                }
                 insert(connection, &successor)
             })
             .await
@@ -156,6 +169,7 @@ impl From<ApiKeyRow> for Row {
             expires_at: key.expires_at.map(micros),
             revoked_at: key.revoked_at.map(micros),
             last_used_at: key.last_used_at.map(micros),
+            successor_id: key.successor.map(|id| id.to_string()),
         }
     }
 }
@@ -176,6 +190,7 @@ impl TryFrom<Row> for ApiKeyRow {
             expires_at: moment("api_keys.expires_at", row.expires_at)?,
             revoked_at: moment("api_keys.revoked_at", row.revoked_at)?,
             last_used_at: moment("api_keys.last_used_at", row.last_used_at)?,
+            successor: row.successor_id.map(|id| parse("api_keys.successor_id", &id)).transpose()?,
         })
     }
 }

@@ -49,6 +49,8 @@ pub enum Conflict {
     Id,
     /// The subject has as many templates of this kind as it may have.
     TooManyTemplates,
+    /// The API key has a successor already.
+    ApiKeyRolled,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -61,6 +63,7 @@ impl Conflict {
             Self::ExternalRef => "external_ref_taken",
             Self::Id => "id_taken",
             Self::TooManyTemplates => "too_many_templates",
+            Self::ApiKeyRolled => "api_key_rolled",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

@@ -52,6 +52,7 @@ pub mod main {
             expires_at -> Nullable<BigInt>,
             revoked_at -> Nullable<BigInt>,
             last_used_at -> Nullable<BigInt>,
+            successor_id -> Nullable<Text>,
         }
     }
     diesel::table! {

@@ -98,6 +98,9 @@ async fn a_rolled_key_lives_on_for_its_overlap_and_no_longer() {
         assert_eq!((&second.json()["name"], &second.json()["scopes"]), (&json!("a"), &json!(["subjects"])));
         server(&first).get("/v1/subjects").await.expect(200);
         server(&second).get("/v1/subjects").await.expect(200);
+        roll(&first.id(), 60).await.expect_problem(409, "api_key_rolled");
+        let listed = admin.get("/v1/api-keys").await.expect(200).json();
+        assert_eq!(listed["data"][1]["successor_id"], second.json()["id"]);
         app.clock.advance(Duration::MINUTE);
         server(&first).get("/v1/subjects").await.expect_problem(401, "api_key_expired");
         server(&second).get("/v1/subjects").await.expect(200);
@@ -109,6 +112,12 @@ async fn a_rolled_key_lives_on_for_its_overlap_and_no_longer() {
         for overlap_s in [-1, 604_801] {
             roll(&third.id(), overlap_s).await.expect_problem(422, "validation_failed");
         }
+        let until = app.clock_in(Duration::SECOND);
+        let brief = json!({ "name": "brief", "scopes": ["subjects"], "expires_at": until });
+        let brief = admin.post("/v1/api-keys", brief).await.expect(201);
+        app.clock.advance(Duration::SECOND);
+        roll(&brief.id(), 0).await.expect_problem(422, "validation_failed");
+
         admin.delete(&format!("/v1/api-keys/{}", third.id())).await.expect(204);
         roll(&third.id(), 0).await.expect_problem(404, "not_found");
         let path = format!("/v1/api-keys/{}/roll", make().await.id());

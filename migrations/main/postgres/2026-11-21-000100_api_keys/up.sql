@@ -10,6 +10,7 @@ CREATE TABLE api_keys (
     created_at BIGINT NOT NULL,
     expires_at BIGINT,
     revoked_at BIGINT,
-    last_used_at BIGINT -- to the minute
+    last_used_at BIGINT, -- to the minute
+    successor_id TEXT COLLATE "C" -- the key that was made when this one was rolled
 );
 CREATE INDEX api_keys_of_tenant ON api_keys (tenant_id, id);

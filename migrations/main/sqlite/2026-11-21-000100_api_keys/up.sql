@@ -10,6 +10,7 @@ CREATE TABLE api_keys (
     created_at INTEGER NOT NULL,
     expires_at INTEGER,
     revoked_at INTEGER,
-    last_used_at INTEGER -- to the minute
+    last_used_at INTEGER, -- to the minute
+    successor_id TEXT -- the key that was made when this one was rolled
 ) STRICT;
 CREATE INDEX api_keys_of_tenant ON api_keys (tenant_id, id);
