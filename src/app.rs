@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Scopes, jwt::Tokens},
+    auth::{Scopes, api_key::Environment, jwt::Tokens},
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::keys::{EvaluationKey, PublicKey},
@@ -141,7 +141,10 @@ impl App {
             evaluation_key: engine.evaluation_key,
             tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
             pepper: secrets.pepper,
-            environment: flows::api_keys::environment(settings.mode == Mode::Production),
+            environment: match settings.mode {
+                Mode::Production => Environment::Live,
+                Mode::Embedded => Environment::Test,
+            },
             compute,
             uploads: Uploads::new(settings.compute.upload_bytes),
             clock,

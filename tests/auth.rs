@@ -97,8 +97,8 @@ fn an_issued_token_verifies_and_says_who_may_do_what() {
     let issued = tokens.issue(&principal).unwrap();
     let verified = tokens.verify(issued.token.expose_text()).unwrap();
     assert_eq!(verified.principal, principal);
-    assert!(verified.principal.may(Scope::FacesVerify));
-    assert!(!verified.principal.may(Scope::Admin));
+    assert!(verified.principal.scopes.contains(Scope::FacesVerify));
+    assert!(!verified.principal.scopes.contains(Scope::Admin));
     assert_eq!(verified.expires_at - verified.issued_at, 600);
     assert!(!verified.token_id.is_empty());
 }

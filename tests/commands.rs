@@ -245,6 +245,26 @@ fn a_client_is_made_listed_and_disabled() {
 }
 
 #[test]
+fn a_client_with_a_public_key_is_made_without_a_secret() {
+    let desk = Desk::new();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");
+    let create = |key: &str| {
+        let path = keys.join(key).display().to_string();
+        desk.run(&["clients", "create", "--tenant", "clinic", "--public-key", &path, "--json"])
+    };
+    let made = create("test_only_rsa_2048_one.public.pem");
+    assert_eq!(code(&made), 0, "{}", err(&made));
+    let made: serde_json::Value = serde_json::from_str(&out(&made)).unwrap();
+    assert!(made["client_id"].as_str().unwrap().starts_with("cli_") && made.get("client_secret").is_none());
+    for bad in ["bad_rsa_1024.public.pem", "bad_ec_p256.public.pem", "test_only_rsa_2048_one.pem", "nowhere.pem"] {
+        let refused = create(bad);
+        assert_eq!(code(&refused), 1);
+        assert!(err(&refused).contains(bad), "{}", err(&refused));
+    }
+    assert_eq!(out(&desk.run(&["clients", "list"])).lines().count(), 1);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_not_healthy() {
     let desk = Desk::new();
     let unknown = desk.run(&["healthcheck"]);

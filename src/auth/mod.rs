@@ -1,7 +1,7 @@
 //! Who is calling, and what they may do.
 //!
-//! `jwt` issues and verifies access tokens, `client_secret` makes and checks the credential they are bought with. Both
-//! end in a `Principal`: the only thing the rest of the program learns about a caller.
+//! `jwt` issues and verifies access tokens; `client_secret` and `assertion` check the credentials they are bought with;
+//! `api_key` takes the place of both. All end in a `Caller`: the only thing the rest of the program learns about one.
 
 pub mod api_key;
 pub mod assertion;
@@ -38,12 +38,6 @@ pub struct Principal {
     pub tenant: TenantId,
     pub client: ClientId,
     pub scopes: Scopes,
-}
-
-impl Principal {
-    pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(scope)
-    }
 }
 
 /// One permission, as it is written in a token.

@@ -105,28 +105,32 @@ impl Desk {
             Some(tenant) => tenant,
             None => self.new_tenant(tenant).await?,
         };
-        if let Some(key) = public_key {
-            let client = issue_for_key(&key, name, &scopes, SystemClock.now());
-            let (tenant_id, id, scopes) = (tenant.id.to_string(), client.id.to_string(), scopes.to_string());
-            self.store.clients().create(tenant.id, client).await.map_err(failed)?;
-            if as_json {
-                println!("{}", json!({ "tenant": tenant_id, "client_id": id, "scope": scopes }));
-            } else {
-                println!("tenant         {tenant_id}\nclient_id      {id}\nscope          {scopes}");
+        let now = SystemClock.now();
+        let (client, secret) = match public_key {
+            Some(key) => (issue_for_key(&key, name, &scopes, now), None),
+            None => {
+                let (client, credential) = issue(&self.pepper, name, &scopes, now);
+                (client, Some(credential.secret))
             }
+        };
+        let (tenant_id, id, scopes) = (tenant.id.to_string(), client.id.to_string(), scopes.to_string());
+        self.store.clients().create(tenant.id, client).await.map_err(failed)?;
+        let secret = secret.as_ref().map(|secret| secret.expose_text());
+        if as_json {
+            let mut told = json!({ "tenant": tenant_id, "client_id": id, "scope": scopes });
+            if let Some(secret) = secret {
+                told["client_secret"] = secret.into();
+            }
+            println!("{told}");
             return Ok(());
         }
-        let (client, credential) = issue(&self.pepper, name, &scopes, SystemClock.now());
-        self.store.clients().create(tenant.id, client).await.map_err(failed)?;
-        let (tenant, id, scopes) = (tenant.id.to_string(), credential.client.to_string(), scopes.to_string());
-        let secret = credential.secret.expose_text();
-        if as_json {
-            println!("{}", json!({ "tenant": tenant, "client_id": id, "client_secret": secret, "scope": scopes }));
-        } else {
-            println!("tenant         {tenant}\nclient_id      {id}\nclient_secret  {secret}");
-            println!(
-                "scope          {scopes}\nThe secret is shown this once; keep it where the app reads its secrets."
-            );
+        println!("tenant         {tenant_id}\nclient_id      {id}");
+        if let Some(secret) = secret {
+            println!("client_secret  {secret}");
+        }
+        println!("scope          {scopes}");
+        if secret.is_some() {
+            println!("The secret is shown this once; keep it where the app reads its secrets.");
         }
         Ok(())
     }

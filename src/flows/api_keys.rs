@@ -2,12 +2,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{FlowError, Flows, Page, PageRequest};
+use super::{FlowError, Flows, Page, PageRequest, tokens::AuthenticationError};
 use crate::{
-    auth::{
-        Caller, Scopes,
-        api_key::{ApiKey, Environment},
-    },
+    auth::{Caller, Scopes, api_key::ApiKey},
     domain::id::{ApiKeyId, TenantId},
 };
 
@@ -81,23 +78,23 @@ pub enum ApiKeyError {
 }
 
 /// Who calls with this key. Asks the database each time, so that a key that was ended anywhere is ended everywhere at once.
-pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Result<Caller, ApiKeyError>, FlowError> {
+pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Caller, AuthenticationError> {
     let Some(key) = ApiKey::parse(text).ok().filter(|key| key.environment() == flows.environment) else {
-        return Ok(Err(ApiKeyError::Invalid));
+        return Err(ApiKeyError::Invalid.into());
     };
     let hash = flows.pepper.hash_api_key(&key);
-    let row = flows.store.api_keys().find_by_hash(hash.to_bytes()).await?;
-    let Some(row) = row.filter(|row| hash.is(&row.key_hash)) else { return Ok(Err(ApiKeyError::Invalid)) };
+    let row = flows.store.api_keys().find_by_hash(hash.to_bytes()).await.map_err(FlowError::from)?;
+    let row = row.filter(|row| hash.is(&row.key_hash)).ok_or(ApiKeyError::Invalid)?;
     let now = flows.now();
     if row.revoked_at.is_some() {
-        return Ok(Err(ApiKeyError::Revoked));
+        return Err(ApiKeyError::Revoked.into());
     }
     if row.expires_at.is_some_and(|expires_at| expires_at <= now) {
-        return Ok(Err(ApiKeyError::Expired));
+        return Err(ApiKeyError::Expired.into());
     }
-    flows.store.api_keys().note_use(&row, now).await?;
+    flows.store.api_keys().note_use(&row, now).await.map_err(FlowError::from)?;
     let scopes = row.scopes.join(" ").parse().map_err(FlowError::internal)?;
-    Ok(Ok(Caller { tenant: row.tenant, scopes }))
+    Ok(Caller { tenant: row.tenant, scopes })
 }
 
 fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {
@@ -116,9 +113,4 @@ fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {
         successor: None,
     };
     IssuedApiKey { row, key }
-}
-
-/// Keys of production open production, those of the embedded mode nothing but it.
-pub fn environment(production: bool) -> Environment {
-    if production { Environment::Live } else { Environment::Test }
 }

@@ -37,6 +37,7 @@ use crate::{
         id::{SubjectId, TenantId, VerificationId},
     },
     fhe::decide::EncryptedDecision,
+    store::TEMPLATES_PER_SUBJECT_MAX,
     tls::Fingerprint,
 };
 
@@ -44,7 +45,6 @@ pub use self::{
     client::{RemoteKeyholder, RemoteSetupError},
     local::{DEFAULT_BUDGETS, LocalKeyholder},
 };
-use crate::store::TEMPLATES_PER_SUBJECT_MAX;
 pub use crate::store::journal::{BudgetScope, Budgets};
 
 /// Most decisions that one verification may bring: as many templates as a subject may have.

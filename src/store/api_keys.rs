@@ -74,11 +74,7 @@ impl ApiKeys<'_> {
         self.pool
             .write(move |connection| {
                 let own = own(tenant, id).filter(api_keys::revoked_at.is_null());
-                let (expires_at, rolled): (Option<i64>, Option<String>) =
-                    own.clone().select((api_keys::expires_at, api_keys::successor_id)).first(connection)?;
-                if rolled.is_some() {
-                    return Err(StoreError::Conflict(Conflict::ApiKeyRolled));
-                }
+                let expires_at: Option<i64> = own.clone().select(api_keys::expires_at).first(connection)?;
                 let ends_at = expires_at.map_or(micros(ends_at), |expires_at| expires_at.min(micros(ends_at)));
                 let changes = (api_keys::expires_at.eq(ends_at), api_keys::successor_id.eq(&successor.id));
                 // Two at a time: the condition lets the first one win.

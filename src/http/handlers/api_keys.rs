@@ -4,7 +4,10 @@ use actix_web::{HttpResponse, http::header, web::Data};
 
 use crate::{
     domain::id::ApiKeyId,
-    flows::{Flows, api_keys},
+    flows::{
+        Flows,
+        api_keys::{self, IssuedApiKey},
+    },
     http::{
         extract::{Caller, InPath, Json, Query},
         problem::Problem,
@@ -23,8 +26,7 @@ pub async fn create(
     Json(body): Json<NewApiKeyBody>,
 ) -> Result<HttpResponse, Problem> {
     let issued = api_keys::create(&flows, &caller, body.try_into()?).await?;
-    let location = format!("/v1/api-keys/{}", issued.row.id);
-    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued)))
+    Ok(shown_once(issued))
 }
 
 /// List the keys of your tenant, those that have ended included.
@@ -55,6 +57,10 @@ pub async fn roll(
     Json(body): Json<RollBody>,
 ) -> Result<HttpResponse, Problem> {
     let issued = api_keys::roll(&flows, &caller, key.0, body.overlap()?).await?;
+    Ok(shown_once(issued))
+}
+
+fn shown_once(issued: IssuedApiKey) -> HttpResponse {
     let location = format!("/v1/api-keys/{}", issued.row.id);
-    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued)))
+    HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued))
 }

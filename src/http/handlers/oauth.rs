@@ -11,7 +11,7 @@ use actix_web::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -37,14 +37,7 @@ const FORM_BYTES_MAX: usize = 8 * 1024;
 #[utoipa::path(post, path = "/oauth/token", tag = "oauth",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = TokenBody, headers(("Cache-Control" = String, description = "no-store"))),
-        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
-        (status = 401, body = OAuthErrorBody, description = "RFC 6749, section 5.2: invalid_client.",
-            headers(("WWW-Authenticate" = String, description = "When the credentials came by HTTP Basic."))),
-        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
-        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
-        (status = 500, body = OAuthErrorBody, description = "server_error."),
-        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable.",
-            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+        OAuthErrors))]
 pub async fn token(request: HttpRequest, payload: Payload, flows: Data<Flows>) -> Result<HttpResponse, OAuthError> {
     let form = Form::read(&request, payload).await?;
     if form.only("grant_type")? != Some("client_credentials") {
@@ -71,14 +64,7 @@ pub async fn token(request: HttpRequest, payload: Payload, flows: Data<Flows>) -
 #[utoipa::path(post, path = "/oauth/revoke", tag = "oauth",
     request_body(content = AboutTokenForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, description = "The token is good for nothing any more."),
-        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
-        (status = 401, body = OAuthErrorBody, description = "invalid_client.",
-            headers(("WWW-Authenticate" = String, description = "Basic."))),
-        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
-        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
-        (status = 500, body = OAuthErrorBody, description = "server_error."),
-        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable: the token may still be good; ask again.",
-            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+        OAuthErrors))]
 pub async fn revoke(request: HttpRequest, payload: Payload, flows: Data<Flows>) -> Result<HttpResponse, OAuthError> {
     let form = Form::read(&request, payload).await?;
     let credential = credential(&request, &form)?;
@@ -90,14 +76,7 @@ pub async fn revoke(request: HttpRequest, payload: Payload, flows: Data<Flows>) 
 #[utoipa::path(post, path = "/oauth/introspect", tag = "oauth",
     request_body(content = AboutTokenForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = IntrospectionBody, headers(("Cache-Control" = String, description = "no-store"))),
-        (status = 400, body = OAuthErrorBody, description = "RFC 6749, section 5.2."),
-        (status = 401, body = OAuthErrorBody, description = "invalid_client.",
-            headers(("WWW-Authenticate" = String, description = "Basic."))),
-        (status = 408, body = OAuthErrorBody, description = "The form did not arrive in time."),
-        (status = 413, body = OAuthErrorBody, description = "The form is too large."),
-        (status = 500, body = OAuthErrorBody, description = "server_error."),
-        (status = 503, body = OAuthErrorBody, description = "temporarily_unavailable.",
-            headers(("Retry-After" = String, description = "Seconds to wait.")))))]
+        OAuthErrors))]
 pub async fn introspect(
     request: HttpRequest,
     payload: Payload,
@@ -173,6 +152,30 @@ impl MetadataBody {
     }
 }
 
+/// What the endpoints refuse with, in RFC 6749's own shape (section 5.2).
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "describes responses, and is never made")]
+enum OAuthErrors {
+    /// `invalid_request`, `invalid_scope` or `unsupported_grant_type`.
+    #[response(status = 400)]
+    BadRequest(OAuthErrorBody),
+    /// `invalid_client`.
+    #[response(status = 401, headers(("WWW-Authenticate" = String, description = "Basic.")))]
+    Unauthorized(OAuthErrorBody),
+    /// The form did not arrive in time.
+    #[response(status = 408)]
+    TooSlow(OAuthErrorBody),
+    /// The form is too large.
+    #[response(status = 413)]
+    TooLarge(OAuthErrorBody),
+    /// `server_error`.
+    #[response(status = 500)]
+    Internal(OAuthErrorBody),
+    /// `temporarily_unavailable`: nothing was done; ask again.
+    #[response(status = 503, headers(("Retry-After" = String, description = "Seconds to wait.")))]
+    Unavailable(OAuthErrorBody),
+}
+
 /// The form of a token request: every parameter at most once (RFC 6749, section 3.2).
 struct Form(Vec<(String, Zeroizing<String>)>);
 
@@ -219,7 +222,6 @@ impl Form {
 
 /// The client's credential: by HTTP Basic, in the form, or as an assertion in the form; one of them only (RFC 6749, 2.3).
 fn credential(request: &HttpRequest, form: &Form) -> Result<Credential, OAuthError> {
-    let several = || OAuthError::invalid_request("send the credentials in one way, not in several");
     let mut headers = request.headers().get_all(header::AUTHORIZATION);
     let by_header = match (headers.next(), headers.next()) {
         (given, None) => given,
@@ -239,7 +241,7 @@ fn credential(request: &HttpRequest, form: &Form) -> Result<Credential, OAuthErr
             Ok(Credential::secret(&named, &secret))
         }
         (None, None, None) => Err(OAuthError::invalid_client()),
-        _ => Err(several()),
+        _ => Err(OAuthError::invalid_request("send the credentials in one way, not in several")),
     }
 }
 
