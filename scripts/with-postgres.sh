@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command beside a throwaway PostgreSQL server and removes the server afterwards.
-# usage: scripts/with-postgres.sh COMMAND...      the command finds it in VELUM_TEST_POSTGRES_URL
+# usage: scripts/with-postgres.sh COMMAND...      the command finds it in VELUM_TEST_POSTGRES_URL: a superuser, beside whom
+#                                                 there is a plain role `velum_app` with the same password
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -44,6 +45,10 @@ for attempt in 1 2 3 4 5 6 7 8; do
         --wait --timeout 60 start >/dev/null && break
     [ "$attempt" -lt 8 ] || { tail -n 20 "$folder/server.log" >&2; exit 1; }
 done
+
+# The program under test is neither superuser nor owner of the server: row-level security binds it.
+PGPASSWORD=$password "$bin/psql" --quiet --host 127.0.0.1 --port "$port" --username velum --dbname postgres \
+    --command "CREATE ROLE velum_app LOGIN PASSWORD '$password'"
 
 export VELUM_TEST_POSTGRES_URL="postgres://velum:$password@127.0.0.1:$port/postgres"
 cd "$OLDPWD"

@@ -310,11 +310,14 @@ async fn ready<T>(
 ) -> Result<T, StartError> {
     let failed = |source| StartError::Database { name, source };
     let connected = connected.map_err(failed)?;
+    let database = database(&connected);
     match settings.mode {
-        Mode::Embedded => database(&connected).migrate().await.map(drop),
-        Mode::Production => database(&connected).check_schema().await,
+        Mode::Embedded => database.migrate().await.map(drop).map_err(failed)?,
+        Mode::Production => {
+            database.check_row_security().await.map_err(failed)?;
+            database.check_schema().await.map_err(failed)?;
+        }
     }
-    .map_err(failed)?;
     Ok(connected)
 }
 

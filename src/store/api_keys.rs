@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     columns::{instant, micros, parse},
-    conn::{AnyConnection, Pool},
+    conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     page::{Page, rows_to_load},
     schema::main::api_keys,
@@ -57,8 +57,8 @@ struct Row {
 
 impl ApiKeys<'_> {
     pub async fn create(&self, key: ApiKeyRow) -> Result<(), StoreError> {
-        let row = Row::from(key);
-        let inserted = self.pool.run(move |connection| insert(connection, &row)).await;
+        let (tenant, row) = (key.tenant, Row::from(key));
+        let inserted = self.pool.run(tenant, move |connection| insert(connection, &row)).await;
         inserted.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
@@ -72,7 +72,7 @@ impl ApiKeys<'_> {
     ) -> Result<(), StoreError> {
         let successor = Row::from(successor);
         self.pool
-            .write(move |connection| {
+            .write(tenant, move |connection| {
                 let own = own(tenant, id).filter(api_keys::revoked_at.is_null());
                 let expires_at: Option<i64> = own.clone().select(api_keys::expires_at).first(connection)?;
                 let ends_at = expires_at.map_or(micros(ends_at), |expires_at| expires_at.min(micros(ends_at)));
@@ -89,14 +89,15 @@ impl ApiKeys<'_> {
     }
 
     pub async fn find(&self, tenant: TenantId, id: ApiKeyId) -> Result<ApiKeyRow, StoreError> {
-        let row: Row = self.pool.run(move |connection| Ok(own(tenant, id).first(connection)?)).await?;
+        let row: Row = self.pool.run(tenant, move |connection| Ok(own(tenant, id).first(connection)?)).await?;
         row.try_into()
     }
 
     /// The one query without a tenant: a key is what tells which tenant is calling.
     pub async fn find_by_hash(&self, key_hash: [u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
         let query = api_keys::table.filter(api_keys::key_hash.eq(key_hash.to_vec()));
-        let row: Option<Row> = self.pool.run(move |connection| Ok(query.first(connection).optional()?)).await?;
+        let row: Option<Row> =
+            self.pool.run(Reach::Every, move |connection| Ok(query.first(connection).optional()?)).await?;
         row.map(ApiKeyRow::try_from).transpose()
     }
 
@@ -114,7 +115,7 @@ impl ApiKeys<'_> {
             .filter(api_keys::id.lt(before))
             .order(api_keys::id.desc())
             .limit(rows_to_load(limit));
-        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         let items = rows.into_iter().map(ApiKeyRow::try_from).collect::<Result<_, _>>()?;
         Ok(Page::from_rows(items, limit, |key| key.id))
     }
@@ -122,7 +123,7 @@ impl ApiKeys<'_> {
     /// Ends a key for good. Safe to repeat; the first time counts.
     pub async fn revoke(&self, tenant: TenantId, id: ApiKeyId, now: OffsetDateTime) -> Result<(), StoreError> {
         self.pool
-            .write(move |connection| {
+            .write(tenant, move |connection| {
                 let revoked_at: Option<i64> = own(tenant, id).select(api_keys::revoked_at).first(connection)?;
                 if revoked_at.is_none() {
                     diesel::update(own(tenant, id)).set(api_keys::revoked_at.eq(micros(now))).execute(connection)?;
@@ -138,7 +139,7 @@ impl ApiKeys<'_> {
             return Ok(());
         }
         let update = diesel::update(own(key.tenant, key.id)).set(api_keys::last_used_at.eq(micros(now)));
-        self.pool.run(move |connection| Ok(update.execute(connection).map(drop)?)).await
+        self.pool.run(key.tenant, move |connection| Ok(update.execute(connection).map(drop)?)).await
     }
 }
 

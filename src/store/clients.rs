@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     columns::{instant, micros, parse},
-    conn::Pool,
+    conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::clients,
 };
@@ -69,20 +69,22 @@ impl Clients<'_> {
         };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(clients::table).values(&row).execute(connection)?);
-        let inserted = self.pool.run(insert).await;
+        let inserted = self.pool.run(tenant, insert).await;
         inserted.map(drop).map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
     /// The one query without a tenant: a credential is what tells which tenant is calling.
     pub async fn find(&self, id: ClientId) -> Result<Client, StoreError> {
-        let row: Row =
-            self.pool.run(move |connection| Ok(clients::table.find(id.to_string()).first(connection)?)).await?;
+        let row: Row = self
+            .pool
+            .run(Reach::Every, move |connection| Ok(clients::table.find(id.to_string()).first(connection)?))
+            .await?;
         row.try_into()
     }
 
     pub async fn list(&self, tenant: TenantId) -> Result<Vec<Client>, StoreError> {
         let query = clients::table.filter(clients::tenant_id.eq(tenant.to_string())).order(clients::id);
-        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         rows.into_iter().map(Client::try_from).collect()
     }
 
@@ -91,7 +93,7 @@ impl Clients<'_> {
         let own =
             clients::table.filter(clients::tenant_id.eq(tenant.to_string())).filter(clients::id.eq(id.to_string()));
         self.pool
-            .write(move |connection| {
+            .write(tenant, move |connection| {
                 let disabled_at: Option<i64> = own.clone().select(clients::disabled_at).first(connection)?;
                 if disabled_at.is_none() {
                     let disable = diesel::update(own).set(clients::disabled_at.eq(micros(now)));

@@ -13,13 +13,15 @@ use std::{
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult};
 use deadpool_diesel::Runtime;
 use diesel::{
-    Connection, ConnectionError, PgConnection, QueryResult, QueryableByName, RunQueryDsl, SqliteConnection,
+    Connection, ConnectionError, OptionalExtension, PgConnection, QueryResult, QueryableByName, RunQueryDsl,
+    SqliteConnection,
     connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
     sql_query,
-    sql_types::BigInt,
+    sql_types::{BigInt, Text},
 };
 
 use super::error::StoreError;
+use crate::domain::id::TenantId;
 
 /// How long a caller waits for a free connection, for opening one, or for a test of an idle one.
 const POOL_WAIT: Duration = Duration::from_secs(5);
@@ -124,6 +126,20 @@ impl AnyConnection {
         Ok(tables.tables > 0)
     }
 
+    /// The name of this connection's role, where row-level security does not bind it (a superuser, or BYPASSRLS).
+    pub(super) fn role_beyond_row_security(&mut self) -> QueryResult<Option<String>> {
+        #[derive(QueryableByName)]
+        struct Role {
+            #[diesel(sql_type = Text)]
+            name: String,
+        }
+        let Self::Postgres(connection) = self else { return Ok(None) };
+        let query =
+            "SELECT rolname::text AS name FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)";
+        let role: Option<Role> = sql_query(query).get_result(connection).optional()?;
+        Ok(role.map(|role| role.name))
+    }
+
     /// Takes what was just deleted or overwritten out of the files as far as the database can.
     ///
     /// SQLite: `secure_delete` has zeroed the pages, so moving them from the write-ahead log into the file and emptying the
@@ -195,6 +211,33 @@ fn with_default_options(url: &str) -> String {
     url
 }
 
+/// Whose rows a piece of work may see and write. On PostgreSQL the database itself holds it to that (row-level security),
+/// whatever its queries ask for; SQLite has the queries alone.
+#[derive(Debug, Clone, Copy)]
+pub enum Reach {
+    Tenant(TenantId),
+    /// All tenants: identifying a caller, commands of the operator, tables without tenants.
+    Every,
+}
+
+impl From<TenantId> for Reach {
+    fn from(tenant: TenantId) -> Self {
+        Self::Tenant(tenant)
+    }
+}
+
+impl Reach {
+    /// Before every piece of work, so that nothing is left of the one before.
+    fn declare(self, connection: &mut AnyConnection) -> QueryResult<()> {
+        let AnyConnection::Postgres(connection) = connection else { return Ok(()) };
+        // An id holds letters, digits and an underscore: nothing that a quote would have to be escaped for.
+        connection.batch_execute(&match self {
+            Self::Tenant(tenant) => format!("SET velum.tenant = '{tenant}'"),
+            Self::Every => "SET velum.tenant = '*'".to_owned(),
+        })
+    }
+}
+
 /// Opens connections for the pool and tests idle ones before they are handed out again.
 pub struct Opener(Address);
 
@@ -251,18 +294,25 @@ impl Pool {
     /// Runs `work` on a connection, off the async threads.
     pub async fn run<T: Send + 'static>(
         &self,
+        reach: impl Into<Reach>,
         work: impl FnOnce(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run_within(WORK_WAIT, work).await
+        self.run_within(WORK_WAIT, reach, work).await
     }
 
     /// Runs `work`, and tells the caller that the database is away when it takes longer than `wait`.
     pub(super) async fn run_within<T: Send + 'static>(
         &self,
         wait: Duration,
+        reach: impl Into<Reach>,
         work: impl FnOnce(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let connection = self.0.get().await.map_err(unavailable)?;
+        let reach = reach.into();
+        let work = move |connection: &mut AnyConnection| {
+            reach.declare(connection)?;
+            work(connection)
+        };
         match tokio::time::timeout(wait, connection.interact(work)).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(StoreError::Unavailable("a query panicked".into())),
@@ -277,9 +327,10 @@ impl Pool {
     /// Like `run`, in one transaction (`AnyConnection::write`).
     pub async fn write<T: Send + 'static>(
         &self,
+        reach: impl Into<Reach>,
         work: impl FnOnce(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(|connection| connection.write(work)).await
+        self.run(reach, |connection| connection.write(work)).await
     }
 }
 

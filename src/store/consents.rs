@@ -46,7 +46,7 @@ impl Consents<'_> {
             withdrawn_at: consent.withdrawn_at.map(micros),
         };
         let subject = consent.subject;
-        let inserted = self.pool.write(move |connection| {
+        let inserted = self.pool.write(tenant, move |connection| {
             lock(connection, tenant, subject)?;
             Ok(diesel::insert_into(consents::table).values(&row).execute(connection)?)
         });
@@ -59,12 +59,12 @@ impl Consents<'_> {
             .filter(consents::tenant_id.eq(tenant.to_string()))
             .filter(consents::subject_id.eq(subject.to_string()))
             .order(consents::id.desc());
-        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         rows.into_iter().map(Consent::try_from).collect()
     }
 
     pub async fn find(&self, tenant: TenantId, subject: SubjectId, id: ConsentId) -> Result<Consent, StoreError> {
-        self.pool.run(move |connection| find(connection, tenant, subject, id)).await
+        self.pool.run(tenant, move |connection| find(connection, tenant, subject, id)).await
     }
 
     /// Withdraws permission for the consent's purpose: this consent and every other of that subject and purpose that still
@@ -78,7 +78,7 @@ impl Consents<'_> {
         now: OffsetDateTime,
     ) -> Result<Consent, StoreError> {
         self.pool
-            .write(move |connection| {
+            .write(tenant, move |connection| {
                 lock(connection, tenant, subject)?;
                 let consent = find(connection, tenant, subject, id)?;
                 let standing = consents::table
@@ -101,7 +101,7 @@ impl Consents<'_> {
         now: OffsetDateTime,
     ) -> Result<Option<Consent>, StoreError> {
         let purpose = purpose.clone();
-        let row = self.pool.run(move |connection| active(connection, tenant, subject, &purpose, now)).await?;
+        let row = self.pool.run(tenant, move |connection| active(connection, tenant, subject, &purpose, now)).await?;
         row.map(Consent::try_from).transpose()
     }
 }

@@ -24,6 +24,11 @@ pub enum StoreError {
     /// The database lacks migrations that this program needs.
     #[error("the {database} database lacks schema version {missing}; run: velum migrate")]
     SchemaBehind { database: &'static str, missing: String },
+    /// The second wall between tenants would not stand.
+    #[error(
+        "the database role {role} bypasses row-level security; connect as one that is no superuser and has no BYPASSRLS"
+    )]
+    RowSecurityBypassed { role: String },
     /// The database is away or overloaded; the same call may succeed in a moment.
     #[error("the database is unavailable")]
     Unavailable(#[source] Source),
@@ -84,6 +89,7 @@ impl StoreError {
             Self::Conflict(conflict) => conflict.as_str(),
             Self::UnknownSchema { .. } => "schema_unknown",
             Self::SchemaBehind { .. } => "schema_behind",
+            Self::RowSecurityBypassed { .. } => "row_security_bypassed",
             Self::Unavailable(_) => "database_unavailable",
             Self::Sealed(error) => error.code(),
             Self::BadUrl(_) => "database_url_invalid",

@@ -74,7 +74,7 @@ impl KeyStore {
         };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(data_keys::table).values(&row).execute(connection)?);
-        match self.database.pool.run(insert).await.map_err(|error| error.or_conflict(Conflict::DataKey)) {
+        match self.database.pool.run(tenant, insert).await.map_err(|error| error.or_conflict(Conflict::DataKey)) {
             Ok(_) => Ok(key),
             Err(StoreError::Conflict(_)) if self.is_destroyed(tenant, subject).await? => {
                 Err(StoreError::Conflict(Conflict::DataKeyDestroyed))
@@ -87,7 +87,7 @@ impl KeyStore {
     pub async fn get(&self, tenant: TenantId, subject: SubjectId) -> Result<Option<DataKey>, StoreError> {
         let query = own(tenant, subject);
         let row: Option<Row> =
-            self.database.pool.run(move |connection| Ok(query.first(connection).optional()?)).await?;
+            self.database.pool.run(tenant, move |connection| Ok(query.first(connection).optional()?)).await?;
         Ok(row.map(|row| self.unwrap(tenant, row)).transpose()?.flatten().map(|(_, key)| key))
     }
 
@@ -101,14 +101,14 @@ impl KeyStore {
         let query = data_keys::table
             .filter(data_keys::tenant_id.eq(tenant.to_string()))
             .filter(data_keys::subject_id.eq_any(ids));
-        let rows: Vec<Row> = self.database.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.database.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         rows.into_iter().filter_map(|row| self.unwrap(tenant, row).transpose()).collect()
     }
 
     /// Whether a subject's key was destroyed.
     pub async fn is_destroyed(&self, tenant: TenantId, subject: SubjectId) -> Result<bool, StoreError> {
         let query = own(tenant, subject).filter(data_keys::destroyed_at.is_not_null()).count();
-        let rows: i64 = self.database.pool.run(move |connection| Ok(query.get_result(connection)?)).await?;
+        let rows: i64 = self.database.pool.run(tenant, move |connection| Ok(query.get_result(connection)?)).await?;
         Ok(rows > 0)
     }
 
@@ -117,7 +117,7 @@ impl KeyStore {
     pub async fn destroy(&self, tenant: TenantId, subject: SubjectId, now: OffsetDateTime) -> Result<(), StoreError> {
         self.database
             .pool
-            .run(move |connection| {
+            .run(tenant, move |connection| {
                 if !empty_row(connection, tenant, subject, now)? {
                     match insert_tombstone(connection, tenant, subject, now) {
                         // The row came into being between the two statements, or is a tombstone already.

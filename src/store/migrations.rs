@@ -6,7 +6,7 @@ use diesel::migration::{Migration, MigrationSource};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{
-    conn::{AnyConnection, Dialect, MultiBackend, Pool},
+    conn::{AnyConnection, Dialect, MultiBackend, Pool, Reach},
     error::StoreError,
 };
 
@@ -80,7 +80,7 @@ impl Migrations {
 
     /// Fails unless the database has exactly the versions that this program knows.
     pub async fn check(&'static self, pool: &Pool) -> Result<(), StoreError> {
-        pool.run(|connection| {
+        pool.run(Reach::Every, |connection| {
             self.refuse_unknown(connection)?;
             let applied = self.applied(connection)?;
             match self.known(connection.dialect())?.into_iter().find(|version| !applied.contains(version)) {
@@ -93,12 +93,12 @@ impl Migrations {
 
     /// Like `check`, but content with a database that has yet to be migrated.
     pub async fn check_known(&'static self, pool: &Pool) -> Result<(), StoreError> {
-        pool.run(|connection| self.refuse_unknown(connection)).await
+        pool.run(Reach::Every, |connection| self.refuse_unknown(connection)).await
     }
 
     /// Every known version, oldest first, and whether the database has it.
     pub async fn status(&'static self, pool: &Pool) -> Result<Vec<(String, bool)>, StoreError> {
-        pool.run(|connection| {
+        pool.run(Reach::Every, |connection| {
             let applied = self.applied(connection)?;
             let known = self.known(connection.dialect())?.into_iter();
             Ok(known.map(|version| (version.clone(), applied.contains(&version))).collect())
@@ -114,7 +114,7 @@ impl Migrations {
             let applied = connection.run_pending_migrations(source).map_err(migration_error)?;
             Ok(applied.iter().map(ToString::to_string).collect())
         };
-        pool.run_within(MIGRATION_WAIT, move |connection| connection.migrate(up)).await
+        pool.run_within(MIGRATION_WAIT, Reach::Every, move |connection| connection.migrate(up)).await
     }
 
     /// Takes the newest migration back; its version, or `None` where there was nothing to take back.
@@ -128,7 +128,7 @@ impl Migrations {
             let reverted = connection.revert_last_migration(source).map_err(migration_error)?;
             Ok(Some(reverted.to_string()))
         };
-        pool.run_within(MIGRATION_WAIT, move |connection| connection.migrate(down)).await
+        pool.run_within(MIGRATION_WAIT, Reach::Every, move |connection| connection.migrate(down)).await
     }
 }
 

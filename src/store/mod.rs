@@ -48,7 +48,10 @@ pub use self::{
     tokens::{TokenRef, Tokens},
     verifications::{NewVerification, Verification, Verifications},
 };
-use self::{conn::Pool, migrations::Migrations};
+use self::{
+    conn::{Pool, Reach},
+    migrations::Migrations,
+};
 use crate::vault::BlindIndexKey;
 
 /// The main database. Cheap to clone.
@@ -167,6 +170,14 @@ impl Database {
         self.migrations.down(&self.pool).await
     }
 
+    /// Refuses a role of PostgreSQL that row-level security does not bind.
+    pub async fn check_row_security(&self) -> Result<(), StoreError> {
+        match self.pool.run(Reach::Every, |connection| Ok(connection.role_beyond_row_security()?)).await? {
+            Some(role) => Err(StoreError::RowSecurityBypassed { role }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses to go on with a schema that is older or newer than this program's.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         self.migrations.check(&self.pool).await
@@ -174,6 +185,6 @@ impl Database {
 
     /// Answers as long as the database does.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.pool.run(|connection| Ok(sql_query("SELECT 1").execute(connection).map(drop)?)).await
+        self.pool.run(Reach::Every, |connection| Ok(sql_query("SELECT 1").execute(connection).map(drop)?)).await
     }
 }

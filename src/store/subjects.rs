@@ -74,14 +74,14 @@ impl Subjects<'_> {
         };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(subjects::table).values(&row).execute(connection)?);
-        let inserted = self.pool.run(insert).await;
+        let inserted = self.pool.run(tenant, insert).await;
         inserted.map(drop).map_err(|error| error.or_conflict(Conflict::ExternalRef).or_parent_not_found())
     }
 
     pub async fn find(&self, tenant: TenantId, id: SubjectId) -> Result<Subject, StoreError> {
         let query =
             subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
-        let row: Row = self.pool.run(move |connection| Ok(query.first(connection)?)).await?;
+        let row: Row = self.pool.run(tenant, move |connection| Ok(query.first(connection)?)).await?;
         row.try_into()
     }
 
@@ -93,7 +93,7 @@ impl Subjects<'_> {
         let query = subjects::table
             .filter(subjects::tenant_id.eq(tenant.to_string()))
             .filter(subjects::external_ref_index.eq(self.index(tenant, external_ref)));
-        let row: Option<Row> = self.pool.run(move |connection| Ok(query.first(connection).optional()?)).await?;
+        let row: Option<Row> = self.pool.run(tenant, move |connection| Ok(query.first(connection).optional()?)).await?;
         row.map(Subject::try_from).transpose()
     }
 
@@ -111,7 +111,7 @@ impl Subjects<'_> {
             .filter(subjects::id.lt(before))
             .order(subjects::id.desc())
             .limit(rows_to_load(limit));
-        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         let items = rows.into_iter().map(Subject::try_from).collect::<Result<_, _>>()?;
         Ok(Page::from_rows(items, limit, |subject| subject.id))
     }
@@ -129,7 +129,7 @@ impl Subjects<'_> {
             }};
         }
         self.pool
-            .run(move |connection| {
+            .run(tenant, move |connection| {
                 let deleted = connection.write(|connection| {
                     match lock(connection, tenant, id) {
                         Err(StoreError::NotFound) => return Ok(DeletedRows::default()),

@@ -100,7 +100,7 @@ impl Templates<'_> {
             created_at: micros(new.created_at),
         };
         let (subject, purpose, now) = (new.subject, new.purpose.clone(), new.created_at);
-        let inserted = self.pool.write(move |connection| {
+        let inserted = self.pool.write(tenant, move |connection| {
             lock_active(connection, tenant, subject, &purpose, now)?;
             let same_kind: i64 = enrolments::table
                 .filter(enrolments::tenant_id.eq(&row.tenant_id))
@@ -125,7 +125,7 @@ impl Templates<'_> {
             .filter(enrolments::subject_id.eq(subject.to_string()))
             .order(enrolments::id.desc())
             .select(DescriptionColumns::default());
-        let rows: Vec<Description> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Description> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         rows.into_iter().map(TemplateRow::try_from).collect()
     }
 
@@ -146,7 +146,7 @@ impl Templates<'_> {
             .order(enrolments::id.desc())
             .limit(TEMPLATES_PER_SUBJECT_MAX as i64)
             .select((enrolments::id, enrolments::template));
-        let rows: Vec<(String, Vec<u8>)> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<(String, Vec<u8>)> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         let open = |(id, sealed): (String, Vec<u8>)| {
             let template = key.open(&place(&id), &sealed)?;
             Ok(StoredTemplate { id: parse("enrolments.id", &id)?, template })
@@ -159,7 +159,7 @@ impl Templates<'_> {
             .filter(enrolments::tenant_id.eq(tenant.to_string()))
             .filter(enrolments::subject_id.eq(subject.to_string()))
             .filter(enrolments::id.eq(id.to_string()));
-        let deleted = self.pool.run(move |connection| Ok(diesel::delete(own).execute(connection)?)).await?;
+        let deleted = self.pool.run(tenant, move |connection| Ok(diesel::delete(own).execute(connection)?)).await?;
         if deleted == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
 }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     columns::{instant, micros, parse},
-    conn::Pool,
+    conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::tenants,
 };
@@ -35,18 +35,20 @@ impl Tenants<'_> {
         let row = Row { id: tenant.id.to_string(), name: tenant.name.clone(), created_at: micros(tenant.created_at) };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(tenants::table).values(&row).execute(connection)?);
-        self.pool.run(insert).await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
+        self.pool.run(Reach::Every, insert).await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
     }
 
     pub async fn find(&self, id: TenantId) -> Result<Tenant, StoreError> {
-        let row: Row =
-            self.pool.run(move |connection| Ok(tenants::table.find(id.to_string()).first(connection)?)).await?;
+        let row: Row = self
+            .pool
+            .run(Reach::Every, move |connection| Ok(tenants::table.find(id.to_string()).first(connection)?))
+            .await?;
         row.try_into()
     }
 
     pub async fn list(&self) -> Result<Vec<Tenant>, StoreError> {
         let rows: Vec<Row> =
-            self.pool.run(|connection| Ok(tenants::table.order(tenants::id).load(connection)?)).await?;
+            self.pool.run(Reach::Every, |connection| Ok(tenants::table.order(tenants::id).load(connection)?)).await?;
         rows.into_iter().map(Tenant::try_from).collect()
     }
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{
     columns::micros,
-    conn::Pool,
+    conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::{clients, revoked_tokens, used_assertions},
 };
@@ -37,7 +37,7 @@ impl Tokens<'_> {
             revoked_tokens::expires_at.eq(micros(token.expires_at)),
             revoked_tokens::revoked_at.eq(micros(now)),
         );
-        let revoked = self.pool.write(move |connection| {
+        let revoked = self.pool.write(Reach::Every, move |connection| {
             diesel::delete(revoked_tokens::table.filter(revoked_tokens::expires_at.lt(micros(now))))
                 .execute(connection)?;
             diesel::insert_into(revoked_tokens::table).values(row).execute(connection)?;
@@ -55,7 +55,7 @@ impl Tokens<'_> {
         let active = exists(clients::table.find(client.to_string()).filter(clients::disabled_at.is_null()));
         let query = select((revoked, active));
         let (revoked, active): (bool, bool) =
-            self.pool.run(move |connection| Ok(query.get_result(connection)?)).await?;
+            self.pool.run(Reach::Every, move |connection| Ok(query.get_result(connection)?)).await?;
         Ok(active && !revoked)
     }
 
@@ -73,7 +73,7 @@ impl Tokens<'_> {
             used_assertions::assertion_id.eq(hex::encode(Sha256::digest(assertion_id))),
             used_assertions::expires_at.eq(micros(expires_at)),
         );
-        let used = self.pool.write(move |connection| {
+        let used = self.pool.write(Reach::Every, move |connection| {
             diesel::delete(used_assertions::table.filter(used_assertions::expires_at.lt(micros(now))))
                 .execute(connection)?;
             diesel::insert_into(used_assertions::table).values(row).execute(connection)?;

@@ -71,7 +71,7 @@ impl Verifications<'_> {
             created_at: micros(verification.created_at),
         };
         let (subject, purpose, now) = (verification.subject, purpose.clone(), verification.created_at);
-        let inserted = self.pool.write(move |connection| {
+        let inserted = self.pool.write(tenant, move |connection| {
             lock_active(connection, tenant, subject, &purpose, now)?;
             Ok(diesel::insert_into(verifications::table).values(&row).execute(connection)?)
         });
@@ -95,7 +95,7 @@ impl Verifications<'_> {
             .filter(verifications::id.lt(before))
             .order(verifications::id.desc())
             .limit(rows_to_load(limit));
-        let rows: Vec<Row> = self.pool.run(move |connection| Ok(query.load(connection)?)).await?;
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         let items = rows.into_iter().map(|row| row.open(key)).collect::<Result<_, _>>()?;
         Ok(Page::from_rows(items, limit, |verification| verification.id))
     }

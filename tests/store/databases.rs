@@ -78,8 +78,10 @@ impl TestDatabase {
                 let name = format!("velum_test_{}", uuid::Uuid::now_v7().simple());
                 let admin = PgConnection::establish(&admin_url);
                 let mut admin = admin.expect("VELUM_TEST_POSTGRES_URL should lead to a server");
-                admin.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+                admin.batch_execute(&format!("CREATE DATABASE {name} OWNER velum_app")).unwrap();
                 let (server, options) = admin_url.split_once('?').unwrap_or((&admin_url, ""));
+                // Not the superuser: row-level security binds the program under test.
+                let server = server.replacen("//velum:", "//velum_app:", 1);
                 let (server, _) = server.rsplit_once('/').unwrap();
                 let url = format!("{server}/{name}?{options}").trim_end_matches('?').to_owned();
                 Some(Self { kind, url, keep: Keep::Server { admin_url, name } })
@@ -94,7 +96,11 @@ impl TestDatabase {
     }
 
     pub async fn unmigrated_store(&self) -> Result<Store, StoreError> {
-        Store::connect(&self.url, POOL_SIZE, BlindIndexKey::from_bytes(Zeroizing::new([9; 32]))).await
+        connect(&self.url).await
+    }
+
+    pub async fn store_at(&self, url: &str) -> Store {
+        connect(url).await.unwrap()
     }
 
     pub async fn key_store(&self) -> KeyStore {
@@ -113,7 +119,7 @@ impl TestDatabase {
     pub fn execute(&self, sql: &str) -> Result<(), diesel::result::Error> {
         match self.kind {
             Kind::Sqlite => self.sqlite().batch_execute(sql),
-            Kind::Postgres => PgConnection::establish(&self.url).unwrap().batch_execute(sql),
+            Kind::Postgres => self.postgres().batch_execute(sql),
         }
     }
 
@@ -126,7 +132,7 @@ impl TestDatabase {
         }
         let rows: Vec<Value> = match self.kind {
             Kind::Sqlite => sql_query(sql).load(&mut self.sqlite()).unwrap(),
-            Kind::Postgres => sql_query(sql).load(&mut PgConnection::establish(&self.url).unwrap()).unwrap(),
+            Kind::Postgres => sql_query(sql).load(&mut self.postgres()).unwrap(),
         };
         rows.into_iter().map(|row| row.value).collect()
     }
@@ -156,9 +162,14 @@ impl TestDatabase {
 
     /// Another session, after it has run `sql`. PostgreSQL only.
     pub fn stranger(&self, sql: &str) -> PgConnection {
-        let mut connection = PgConnection::establish(&self.url).unwrap();
+        let mut connection = self.postgres();
         connection.batch_execute(sql).unwrap();
         connection
+    }
+
+    /// The server's superuser, on this database. PostgreSQL only.
+    pub fn superuser_url(&self) -> String {
+        self.url.replacen("//velum_app:", "//velum:", 1)
     }
 
     /// Returns when so many sessions wait for a lock. PostgreSQL only.
@@ -182,11 +193,22 @@ impl TestDatabase {
         }
     }
 
+    /// Sees every tenant's rows.
+    fn postgres(&self) -> PgConnection {
+        let mut connection = PgConnection::establish(&self.url).unwrap();
+        connection.batch_execute("SET velum.tenant = '*'").unwrap();
+        connection
+    }
+
     fn sqlite(&self) -> SqliteConnection {
         let mut connection = SqliteConnection::establish(self.url.trim_start_matches("sqlite:")).unwrap();
         connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
         connection
     }
+}
+
+async fn connect(url: &str) -> Result<Store, StoreError> {
+    Store::connect(url, POOL_SIZE, BlindIndexKey::from_bytes(Zeroizing::new([9; 32]))).await
 }
 
 impl Drop for TestDatabase {

@@ -15,4 +15,5 @@ mod journal;
 mod keys;
 mod migrations;
 mod outages;
+mod row_security;
 mod rows;

@@ -17,7 +17,7 @@ pub use self::audit::{AuditEvent, AuditLine, Chain};
 use super::{
     Database,
     columns::micros,
-    conn::AnyConnection,
+    conn::{AnyConnection, Reach},
     error::StoreError,
     migrations,
     schema::journal::{budget_counters, forgotten_subjects, opened_verifications},
@@ -95,7 +95,7 @@ impl KeyholderJournal {
     /// Admits one opening, or says why not. Only after `Ok` may anything be decrypted; the budgets are then spent and the
     /// verification id is used, whatever happens next.
     pub async fn admit(&self, opening: Opening, budgets: Budgets, now: OffsetDateTime) -> Result<(), JournalError> {
-        let verdict = self.database.pool.write(move |connection| {
+        let verdict = self.database.pool.write(Reach::Every, move |connection| {
             let head = audit::lock_head(connection)?;
             let verdict = judge(connection, &opening, &budgets, now)?;
             if verdict.is_ok() {
@@ -125,7 +125,7 @@ impl KeyholderJournal {
     ) -> Result<(), StoreError> {
         self.database
             .pool
-            .write(move |connection| {
+            .write(Reach::Every, move |connection| {
                 let head = audit::lock_head(connection)?;
                 let digest = subject_digest(tenant, subject);
                 let counters = budget_counters::table
@@ -156,7 +156,7 @@ impl KeyholderJournal {
     pub async fn note(&self, event: AuditEvent, now: OffsetDateTime) -> Result<(), StoreError> {
         self.database
             .pool
-            .write(move |connection| {
+            .write(Reach::Every, move |connection| {
                 let head = audit::lock_head(connection)?;
                 audit::append(connection, head, &event, now)
             })
@@ -175,7 +175,7 @@ impl KeyholderJournal {
         let budgets = Budgets { per_subject: u32::MAX, per_tenant: u32::MAX, per_day: u32::MAX };
         self.database
             .pool
-            .write(move |connection| {
+            .write(Reach::Every, move |connection| {
                 audit::lock_head(connection)?;
                 judge(connection, &nobody, &budgets, now).map(drop)
             })
@@ -184,12 +184,12 @@ impl KeyholderJournal {
 
     /// Audit lines after `sequence`, oldest first.
     pub async fn audit_lines(&self, after: i64, limit: u32) -> Result<Vec<AuditLine>, StoreError> {
-        self.database.pool.run(move |connection| audit::lines(connection, after, limit)).await
+        self.database.pool.run(Reach::Every, move |connection| audit::lines(connection, after, limit)).await
     }
 
     /// Recomputes the hash chain from its first line to the head it has now; openings go on meanwhile.
     pub async fn verify_chain(&self) -> Result<Chain, StoreError> {
-        self.database.pool.run_within(audit::VERIFY_WAIT, audit::verify).await
+        self.database.pool.run_within(audit::VERIFY_WAIT, Reach::Every, audit::verify).await
     }
 }
 

@@ -37,7 +37,9 @@ impl Databases {
                 let make = |purpose: &str| {
                     let name = format!("velum_api_{}_{number}_{purpose}", std::process::id());
                     execute_on(&server, &format!("DROP DATABASE IF EXISTS {name}"));
-                    execute_on(&server, &format!("CREATE DATABASE {name}"));
+                    execute_on(&server, &format!("CREATE DATABASE {name} OWNER velum_app"));
+                    // Not the superuser: row-level security binds the program under test.
+                    let server = server.replacen("//velum:", "//velum_app:", 1);
                     format!("{}/{name}", server.rsplit_once('/').expect("a database in the URL").0)
                 };
                 let (main, keystore, journal) = (make("main"), make("keystore"), make("journal"));
@@ -135,8 +137,11 @@ fn execute_on(url: &str, statement: &str) {
     postgres(url).batch_execute(statement).unwrap();
 }
 
+/// Sees every tenant's rows.
 fn postgres(url: &str) -> PgConnection {
-    PgConnection::establish(url).expect("PostgreSQL answers")
+    let mut connection = PgConnection::establish(url).expect("PostgreSQL answers");
+    connection.batch_execute("SET velum.tenant = '*'").unwrap();
+    connection
 }
 
 fn sqlite(url: &str) -> SqliteConnection {
