@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     auth::{Scopes, api_key::Environment, jwt::Tokens},
+    cache::{Cache, CacheError, Redis, RedisTls},
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::keys::{EvaluationKey, PublicKey},
@@ -29,7 +30,7 @@ use crate::{
     http::{self, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError},
-    settings::{KeyholderSettings, Mode, ServerSettings, Settings},
+    settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings},
     store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
 };
@@ -38,6 +39,10 @@ use crate::{
 const NOTICE: Duration = Duration::from_secs(1);
 /// How soon a token key that came or went is noticed.
 const TOKEN_KEYS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the copy of the revocations is compared with the database: well within the time for which it is believed.
+const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
+/// How often counters that nobody asks for any more are let go.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// A client that was answered before it had sent everything may still read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -58,6 +63,8 @@ pub enum StartError {
     KeysOfDifferentSets { folder: PathBuf, one: &'static str, other: &'static str },
     #[error("the keyholder cannot be reached as it is set")]
     Keyholder(#[from] RemoteSetupError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     #[error("the keyholder's journal cannot be written")]
     KeyholderJournal(#[from] KeyholderError),
     #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
@@ -134,6 +141,7 @@ impl App {
 
         let flows = Flows::new(flows::Parts {
             store,
+            cache: cache(&settings)?,
             keystore,
             keyholder,
             faces: engine.faces,
@@ -149,6 +157,8 @@ impl App {
             uploads: Uploads::new(settings.compute.upload_bytes),
             clock,
             default_false_match_rate: settings.default_false_match_rate,
+            quota_per_day: settings.limits.quota_per_day,
+            attempt_rule: settings.limits.attempt_rule,
         });
         if settings.mode == Mode::Embedded {
             ensure_development_client(&flows, &settings.data_dir).await?;
@@ -192,8 +202,12 @@ impl App {
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
         let Self { flows, draining, authority, token_keys, .. } = self;
-        let renewing = token_keys.map(|folder| tokio::spawn(renew_token_keys(folder, flows.clone())));
-        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server), renewing })
+        let mut beside = vec![tokio::spawn(keep_counters(flows.clone()))];
+        if flows.cache().revocations().is_some() {
+            beside.push(tokio::spawn(keep_revocations(flows.clone())));
+        }
+        beside.extend(token_keys.map(|folder| tokio::spawn(renew_token_keys(folder, flows.clone()))));
+        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server), beside })
     }
 }
 
@@ -206,14 +220,13 @@ pub struct Running {
     draining: Draining,
     handle: ServerHandle,
     task: JoinHandle<io::Result<()>>,
-    renewing: Option<JoinHandle<()>>,
+    /// What goes on beside the requests, as long as there are any.
+    beside: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(renewing) = &self.renewing {
-            renewing.abort();
-        }
+        self.beside.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -228,6 +241,20 @@ impl Running {
         sleep(notice).await;
         self.handle.stop(true).await;
         let _ended = (&mut self.task).await;
+    }
+}
+
+async fn keep_revocations(flows: Data<Flows>) {
+    loop {
+        flows::revocations::synchronise(&flows).await;
+        sleep(REVOCATIONS_INTERVAL).await;
+    }
+}
+
+async fn keep_counters(flows: Data<Flows>) {
+    loop {
+        sleep(TIDY_INTERVAL).await;
+        flows.cache().tidy();
     }
 }
 
@@ -319,6 +346,13 @@ async fn ready<T>(
         }
     }
     Ok(connected)
+}
+
+fn cache(settings: &Settings) -> Result<Cache, StartError> {
+    let CacheSettings { redis, authority } = &settings.cache;
+    let tls = authority.clone().map(|authority| RedisTls { authority });
+    let redis = redis.as_ref().map(|url| Redis::new(url.expose_text(), tls.as_ref())).transpose()?;
+    Ok(Cache::new(redis, settings.limits.rates))
 }
 
 async fn keyholder(

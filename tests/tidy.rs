@@ -15,15 +15,16 @@ const DOORS: &[(&str, &str)] = &[
     ("fhe", "domain"),
     ("vault", "domain"),
     ("auth", "domain"),
+    ("cache", "domain"),
     ("store", "vault domain"),
     ("keyholder", "fhe store tls domain"),
     // vault: only to carry a person's DataKey from the key store to the store.
-    ("flows", "face fhe vault store auth keyholder domain"),
-    ("http", "flows auth tls domain"),
-    ("settings", "http flows keyholder store auth vault fhe face tls telemetry domain"),
+    ("flows", "face fhe vault store auth cache keyholder domain"),
+    ("http", "flows auth cache tls domain"),
+    ("settings", "http flows keyholder store cache auth vault fhe face tls telemetry domain"),
     ("secrets", "settings auth vault fhe domain"),
     // The one file that knows every room.
-    ("app", "settings secrets http flows keyholder store auth vault fhe face tls telemetry domain"),
+    ("app", "settings secrets http flows keyholder store cache auth vault fhe face tls telemetry domain"),
     ("commands", "app settings secrets telemetry tls http flows keyholder store auth face fhe domain"),
 ];
 
@@ -45,6 +46,8 @@ const HOMES: &[(&str, &str)] = &[
     ("deadpool_diesel", "store/"),
     ("aes_gcm", "vault/"),
     ("jsonwebtoken", "auth/"),
+    ("redis", "cache/"),
+    ("governor", "cache/"),
     ("reqwest", "keyholder/client.rs commands/"),
     ("rcgen", "tls.rs tls/"),
     ("clap", "commands/ main.rs"),

@@ -21,6 +21,13 @@ pub enum Environment {
 }
 
 impl Environment {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Test => "test",
+        }
+    }
+
     fn prefix(self) -> &'static str {
         match self {
             Self::Live => "velum_live_",

@@ -64,6 +64,9 @@ impl TokenConfig {
     pub const LEEWAY_DEFAULT: Duration = Duration::from_secs(10);
 }
 
+/// No access token is good for longer than this after it was issued, whatever the settings say.
+pub const LONGEST_LIFE: time::Duration = time::Duration::minutes(20);
+
 /// An access token in the clear. Whoever holds it is the client: it cannot be printed by accident.
 pub struct AccessToken(Zeroizing<String>);
 

@@ -6,23 +6,41 @@
 pub mod api_key;
 pub mod assertion;
 pub mod client_secret;
+mod idempotency;
 pub mod jwt;
 mod signing_key;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use crate::domain::id::{ClientId, TenantId};
+use crate::domain::id::{ApiKeyId, ClientId, TenantId};
 
 /// Who calls, however he proved it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub tenant: TenantId,
+    pub identity: Identity,
     pub scopes: Scopes,
+}
+
+/// By which credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    Client(ClientId),
+    ApiKey(ApiKeyId),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(id) => id.fmt(f),
+            Self::ApiKey(id) => id.fmt(f),
+        }
+    }
 }
 
 impl From<Principal> for Caller {
     fn from(principal: Principal) -> Self {
-        Self { tenant: principal.tenant, scopes: principal.scopes }
+        Self { tenant: principal.tenant, identity: Identity::Client(principal.client), scopes: principal.scopes }
     }
 }
 

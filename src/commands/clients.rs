@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Failure, settings};
 use crate::{
-    auth::{Scopes, assertion::AssertionKey},
+    auth::{Scopes, assertion::AssertionKey, jwt::LONGEST_LIFE},
     domain::{
         clock::{Clock, SystemClock},
         id::{ClientId, TenantId},
@@ -152,7 +152,8 @@ impl Desk {
 
     async fn disable(&self, tenant: &str, client: ClientId) -> Result<(), Failure> {
         let tenant = self.known_tenant(tenant).await?;
-        let disabled = self.store.clients().disable(tenant.id, client, SystemClock.now()).await;
+        let now = SystemClock.now();
+        let disabled = self.store.clients().disable(tenant.id, client, now + LONGEST_LIFE, now).await;
         disabled.map_err(|error| match error {
             StoreError::NotFound => Failure::plain(format!("{} has no client {client}", tenant.name)),
             other => failed(other),

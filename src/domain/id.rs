@@ -24,6 +24,10 @@ macro_rules! ids {
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }
+
+            pub fn as_uuid(self) -> Uuid {
+                self.0
+            }
         }
 
         impl fmt::Display for $name {

@@ -1,8 +1,10 @@
 //! The words of the product. No I/O, no async, no wire shapes: every other room may import this one, and it imports none.
 
+pub mod attempts;
 pub mod clock;
 pub mod consent;
 pub mod decision;
 pub mod face;
 pub mod id;
 pub mod matching;
+pub mod usage;

@@ -2,9 +2,13 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{FlowError, Flows, Page, PageRequest, tokens::AuthenticationError};
+use super::{
+    FlowError, Flows, Page, PageRequest,
+    once::{self, Answer, Call},
+    tokens::AuthenticationError,
+};
 use crate::{
-    auth::{Caller, Scopes, api_key::ApiKey},
+    auth::{Caller, Identity, Scopes, api_key::ApiKey},
     domain::id::{ApiKeyId, TenantId},
 };
 
@@ -24,17 +28,25 @@ pub struct IssuedApiKey {
 }
 
 /// Nobody hands out more than he has.
-pub async fn create(flows: &Flows, caller: &Caller, new: NewApiKey) -> Result<IssuedApiKey, FlowError> {
-    if !caller.scopes.covers(&new.scopes) {
-        return Err(FlowError::ScopesBeyondCaller);
-    }
-    if new.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) {
-        return Err(FlowError::ExpiryPast);
-    }
-    let issued = issue(flows, caller.tenant, new);
-    flows.store.api_keys().create(issued.row.clone()).await?;
-    tracing::info!(event = "api_key_made", key = %issued.row.id, tenant = %caller.tenant, "an API key was made");
-    Ok(issued)
+pub async fn create(
+    flows: &Flows,
+    caller: &Caller,
+    new: NewApiKey,
+    call: Call<IssuedApiKey>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        if !caller.scopes.covers(&new.scopes) {
+            return Err(FlowError::ScopesBeyondCaller);
+        }
+        if new.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) {
+            return Err(FlowError::ExpiryPast);
+        }
+        let issued = issue(flows, caller.tenant, new);
+        flows.store.api_keys().create(issued.row.clone(), attempt.receipt(&issued)).await?;
+        tracing::info!(event = "api_key_made", key = %issued.row.id, tenant = %caller.tenant, "an API key was made");
+        Ok(issued)
+    })
+    .await
 }
 
 pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<Page<ApiKeyRow>, FlowError> {
@@ -44,26 +56,39 @@ pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<
 
 /// A successor with the same name, scopes and expiry; the old key lives on for `overlap`. Once for each key: of an answer that
 /// was lost the successor stands in the list, to be ended.
-pub async fn roll(flows: &Flows, caller: &Caller, id: ApiKeyId, overlap: Duration) -> Result<IssuedApiKey, FlowError> {
-    let old = flows.store.api_keys().find(caller.tenant, id).await?;
-    let scopes: Scopes = old.scopes.join(" ").parse().map_err(FlowError::internal)?;
-    if !caller.scopes.covers(&scopes) {
-        return Err(FlowError::ScopesBeyondCaller);
-    }
-    if old.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) && old.successor.is_none() {
-        return Err(FlowError::ExpiryPast);
-    }
-    let issued = issue(flows, caller.tenant, NewApiKey { name: old.name, scopes, expires_at: old.expires_at });
-    flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), flows.now() + overlap).await?;
-    tracing::info!(event = "api_key_rolled", key = %id, successor = %issued.row.id, "an API key was rolled");
-    Ok(issued)
+pub async fn roll(
+    flows: &Flows,
+    caller: &Caller,
+    id: ApiKeyId,
+    overlap: Duration,
+    call: Call<IssuedApiKey>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        let old = flows.store.api_keys().find(caller.tenant, id).await?;
+        let scopes: Scopes = old.scopes.join(" ").parse().map_err(FlowError::internal)?;
+        if !caller.scopes.covers(&scopes) {
+            return Err(FlowError::ScopesBeyondCaller);
+        }
+        if old.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) && old.successor.is_none() {
+            return Err(FlowError::ExpiryPast);
+        }
+        let issued = issue(flows, caller.tenant, NewApiKey { name: old.name, scopes, expires_at: old.expires_at });
+        let (ends_at, receipt) = (flows.now() + overlap, attempt.receipt(&issued));
+        flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), ends_at, receipt).await?;
+        tracing::info!(event = "api_key_rolled", key = %id, successor = %issued.row.id, "an API key was rolled");
+        Ok(issued)
+    })
+    .await
 }
 
 /// From the answer on the key opens nothing.
-pub async fn revoke(flows: &Flows, tenant: TenantId, id: ApiKeyId) -> Result<(), FlowError> {
-    flows.store.api_keys().revoke(tenant, id, flows.now()).await?;
-    tracing::info!(event = "api_key_revoked", key = %id, %tenant, "an API key was revoked");
-    Ok(())
+pub async fn revoke(flows: &Flows, tenant: TenantId, id: ApiKeyId, call: Call<()>) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        flows.store.api_keys().revoke(tenant, id, flows.now(), attempt.receipt(&())).await?;
+        tracing::info!(event = "api_key_revoked", key = %id, %tenant, "an API key was revoked");
+        Ok(())
+    })
+    .await
 }
 
 /// Why a key opens nothing.
@@ -94,7 +119,7 @@ pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Caller, Au
     }
     flows.store.api_keys().note_use(&row, now).await.map_err(FlowError::from)?;
     let scopes = row.scopes.join(" ").parse().map_err(FlowError::internal)?;
-    Ok(Caller { tenant: row.tenant, scopes })
+    Ok(Caller { tenant: row.tenant, identity: Identity::ApiKey(row.id), scopes })
 }
 
 fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {

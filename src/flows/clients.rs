@@ -2,12 +2,13 @@
 
 use time::OffsetDateTime;
 
-use super::{FlowError, Flows};
+use super::{FlowError, Flows, revocations};
 use crate::{
     auth::{
         Scopes,
         assertion::AssertionKey,
         client_secret::{ClientSecret, Pepper},
+        jwt::LONGEST_LIFE,
     },
     domain::id::{ClientId, TenantId},
     store::{NewClient, Tenant},
@@ -72,5 +73,8 @@ pub fn issue_for_key(key: &AssertionKey, name: String, scopes: &Scopes, now: Off
 }
 
 pub async fn disable(flows: &Flows, tenant: TenantId, client: ClientId) -> Result<(), FlowError> {
-    Ok(flows.store.clients().disable(tenant, client, flows.now()).await?)
+    let now = flows.now();
+    flows.store.clients().disable(tenant, client, now + LONGEST_LIFE, now).await?;
+    revocations::synchronise(flows).await;
+    Ok(())
 }

@@ -1,8 +1,14 @@
 //! Consent: recorded, withdrawn, and proven before anything is processed.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
-use super::{FlowError, Flows, Page, PageRequest, subjects};
+use super::{
+    FlowError, Flows, Page, PageRequest,
+    once::{self, Answer, Call},
+    subjects,
+};
 use crate::domain::{
     consent::{Consent, Purpose},
     id::{ConsentId, SubjectId, TenantId},
@@ -41,23 +47,33 @@ pub struct NewConsent {
     pub expires_at: Option<OffsetDateTime>,
 }
 
-pub async fn grant(flows: &Flows, tenant: TenantId, subject: SubjectId, new: NewConsent) -> Result<Consent, FlowError> {
-    let granted_at = flows.now();
-    if new.expires_at.is_some_and(|expires_at| expires_at <= granted_at) {
-        return Err(FlowError::ConsentAlreadyExpired);
-    }
-    let consent = Consent {
-        id: ConsentId::generate(),
-        subject,
-        purpose: new.purpose,
-        notice_version: new.notice_version,
-        granted_at,
-        expires_at: new.expires_at,
-        withdrawn_at: None,
-    };
-    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
-    flows.store.consents().insert(tenant, &consent).await?;
-    Ok(consent)
+pub async fn grant(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    new: NewConsent,
+    call: Call<Consent>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        let granted_at = flows.now();
+        if new.expires_at.is_some_and(|expires_at| expires_at <= granted_at) {
+            return Err(FlowError::ConsentAlreadyExpired);
+        }
+        let consent = Consent {
+            id: ConsentId::generate(),
+            subject,
+            purpose: new.purpose,
+            notice_version: new.notice_version,
+            granted_at,
+            expires_at: new.expires_at,
+            withdrawn_at: None,
+        };
+        let key = subjects::data_key(flows, tenant, subject).await?;
+        let receipt = attempt.receipt_about(subject, &key, &consent)?;
+        flows.store.consents().insert(tenant, &consent, receipt).await?;
+        Ok(consent)
+    })
+    .await
 }
 
 pub async fn list(
@@ -77,6 +93,13 @@ pub async fn withdraw(
     tenant: TenantId,
     subject: SubjectId,
     consent: ConsentId,
-) -> Result<Consent, FlowError> {
-    Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now()).await?)
+    call: Call<Consent>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        let key = subjects::data_key(flows, tenant, subject).await?;
+        let attempt = Arc::clone(attempt);
+        let receipt = move |withdrawn: &Consent| attempt.receipt_about(subject, &key, withdrawn);
+        Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now(), receipt).await?)
+    })
+    .await
 }

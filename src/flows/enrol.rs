@@ -5,8 +5,10 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{
-    FlowError, Flows, Page, PageRequest, consents,
+    FlowError, Flows, Page, PageRequest,
+    consents::{self, ConsentProof},
     incoming::{self, Incoming, IncomingError, IncomingFace, Received},
+    once::{self, Answer, Attempt, Call},
     quality::Quality,
     subjects,
 };
@@ -18,6 +20,7 @@ use crate::{
     },
     fhe::encode::QuantizedTemplate,
     store::{NewTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow},
+    vault::DataKey,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -39,18 +42,40 @@ pub async fn enrol(
     tenant: TenantId,
     subject: SubjectId,
     incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
-) -> Result<Enrolment, FlowError> {
+    call: Call<Enrolment>,
+) -> Result<Answer, FlowError> {
     let data_key = subjects::data_key(flows, tenant, subject).await?;
     consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
-    // Looked at again when the template is stored; here it spares an image that could not be kept.
+    if call.key.is_none() {
+        // Looked at again when the template is stored; here it spares an image that could not be kept.
+        refuse_if_full(flows, tenant, subject).await?;
+    }
+    let received = incoming::receive(flows, tenant, subject, incoming).await?;
+    let asked = received.face.fingerprint();
+    once::run(flows, &call, &[&asked], async |attempt| {
+        let enrolment = encrypt(flows, received).await?;
+        store(flows, tenant, subject, enrolment, &data_key, attempt).await
+    })
+    .await
+}
+
+async fn refuse_if_full(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<(), FlowError> {
     let kind = flows.template_kind();
     let rows = flows.store.templates().list(tenant, subject).await?;
-    if rows.iter().filter(|row| row.kind == kind).count() >= TEMPLATES_PER_SUBJECT_MAX {
-        return Err(FlowError::EnrolmentLimitReached);
-    }
-    let Received { consent, face, place, share } = incoming::receive(flows, tenant, subject, incoming).await?;
-    let IncomingFace { image, on_multiple_faces, .. } = face;
+    let same_kind = rows.iter().filter(|row| row.kind == kind).count();
+    if same_kind >= TEMPLATES_PER_SUBJECT_MAX { Err(FlowError::EnrolmentLimitReached) } else { Ok(()) }
+}
 
+/// A template in its encrypted form, not stored yet.
+struct Encrypted {
+    consent: ConsentProof,
+    template: Vec<u8>,
+    quality: Quality,
+}
+
+async fn encrypt(flows: &Flows, received: Received) -> Result<Encrypted, FlowError> {
+    let Received { consent, face, place, share } = received;
+    let IncomingFace { image, on_multiple_faces, .. } = face;
     let (faces, spec, public_key) =
         (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec), Arc::clone(&flows.public_key));
     let proof = consent.clone();
@@ -61,20 +86,25 @@ pub async fn enrol(
     });
     let (template, quality) = computed.await??;
     drop(share);
+    Ok(Encrypted { consent, template, quality })
+}
 
-    let id = EnrolmentId::generate();
-    let now = flows.now();
-    let new = NewTemplate {
-        id,
-        subject,
-        purpose: consent.purpose(),
-        kind: kind.clone(),
-        template: &template,
-        created_at: now,
-    };
-    flows.store.templates().insert(tenant, new, &data_key).await?;
-    let row = TemplateRow { id, subject, kind: kind.clone(), created_at: now };
-    Ok(Enrolment { quality: Some(quality), ..Enrolment::seen_from(&kind, row) })
+async fn store(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    encrypted: Encrypted,
+    data_key: &DataKey,
+    attempt: &Attempt<Enrolment>,
+) -> Result<Enrolment, FlowError> {
+    let (id, kind, created_at) = (EnrolmentId::generate(), flows.template_kind(), flows.now());
+    let row = TemplateRow { id, subject, kind: kind.clone(), created_at };
+    let enrolment = Enrolment { quality: Some(encrypted.quality), ..Enrolment::seen_from(&kind, row) };
+    let receipt = attempt.receipt_about(subject, data_key, &enrolment)?;
+    let purpose = encrypted.consent.purpose();
+    let new = NewTemplate { id, subject, purpose, kind, template: &encrypted.template, created_at };
+    flows.store.templates().insert(tenant, new, data_key, receipt).await?;
+    Ok(enrolment)
 }
 
 pub async fn list(
@@ -108,6 +138,10 @@ pub async fn delete(
     tenant: TenantId,
     subject: SubjectId,
     enrolment: EnrolmentId,
-) -> Result<(), FlowError> {
-    Ok(flows.store.templates().delete(tenant, subject, enrolment).await?)
+    call: Call<()>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| {
+        Ok(flows.store.templates().delete(tenant, subject, enrolment, attempt.receipt(&())).await?)
+    })
+    .await
 }

@@ -1,6 +1,8 @@
 //! How flows end without their result. The errors of the rooms below are sorted here into what a caller can do about
 //! them; what he cannot do anything about becomes [`FlowError::Internal`] and is for our own log.
 
+use time::OffsetDateTime;
+
 use super::{
     compute::{Busy, ComputeCrashed},
     incoming::IncomingError,
@@ -33,6 +35,16 @@ pub enum FlowError {
     ExpiryPast,
     #[error("the key has a successor already")]
     ApiKeyRolled,
+    #[error("an earlier call with this Idempotency-Key asked for something else")]
+    IdempotencyKeyReused,
+    #[error("a call with this Idempotency-Key is at work")]
+    TwinAtWork { retry_after_s: u64 },
+    #[error("this call was carried out; its answer held a secret and was not kept")]
+    AnswerNotKept,
+    #[error("the day's quota of {quota} enrolments and verifications is spent")]
+    QuotaSpent { quota: u32, retry_after_s: u64 },
+    #[error("too many verifications of this subject failed in a row")]
+    AttemptsBlocked { retry_after_s: u64 },
     #[error("the subject has as many enrolments as it may have")]
     EnrolmentLimitReached,
     #[error("the subject has no enrolment")]
@@ -59,6 +71,10 @@ pub enum FlowError {
 }
 
 impl FlowError {
+    pub(super) fn blocked(now: OffsetDateTime, until: OffsetDateTime) -> Self {
+        Self::AttemptsBlocked { retry_after_s: u64::try_from((until - now).whole_seconds()).unwrap_or(0) + 1 }
+    }
+
     pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
     }
@@ -72,6 +88,8 @@ impl From<StoreError> for FlowError {
             StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
             StoreError::Conflict(Conflict::ApiKeyRolled) => Self::ApiKeyRolled,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
+            // Another call took over: it will have the effect, and the answer.
+            StoreError::Conflict(Conflict::ClaimLost) => Self::TwinAtWork { retry_after_s: 1 },
             StoreError::Unavailable(source) => Self::StoreAway(source),
             other => Self::internal(other),
         }

@@ -2,12 +2,39 @@
 
 use super::Flows;
 
-/// Each dependency by name, and whether it answers.
-pub async fn check(flows: &Flows) -> Vec<(&'static str, bool)> {
-    let (store, keystore, keyholder) = tokio::join!(
+/// How one dependency is doing, and what that means for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    Well,
+    /// Away, and work goes on without it.
+    Missed,
+    /// Away, and no work is done without it.
+    Needed,
+}
+
+impl Health {
+    fn of_needed(ok: bool) -> Self {
+        if ok { Self::Well } else { Self::Needed }
+    }
+
+    fn of_missed(ok: bool) -> Self {
+        if ok { Self::Well } else { Self::Missed }
+    }
+}
+
+/// Each dependency by name.
+pub async fn check(flows: &Flows) -> Vec<(&'static str, Health)> {
+    let (store, keystore, keyholder, redis) = tokio::join!(
         flows.store.database().check_schema(),
         flows.keystore.database().check_schema(),
-        flows.keyholder.ready()
+        flows.keyholder.ready(),
+        flows.cache.answers()
     );
-    vec![("store", store.is_ok()), ("keystore", keystore.is_ok()), ("keyholder", keyholder.is_ok())]
+    let mut found = vec![
+        ("store", Health::of_needed(store.is_ok())),
+        ("keystore", Health::of_needed(keystore.is_ok())),
+        ("keyholder", Health::of_needed(keyholder.is_ok())),
+    ];
+    found.extend(redis.map(|answers| ("redis", Health::of_missed(answers))));
+    found
 }

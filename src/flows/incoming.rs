@@ -1,5 +1,7 @@
 //! An image that is still on its way, and what must hold before it is read and before it is worked on.
 
+use sha2::{Digest, Sha256};
+
 use super::{
     FlowError, Flows,
     compute::Place,
@@ -54,6 +56,16 @@ pub struct IncomingFace {
     pub on_multiple_faces: MultipleFaces,
     /// `None`: the service's default.
     pub false_match_rate: Option<FalseMatchRate>,
+}
+
+impl IncomingFace {
+    /// Tells one request from another; the image itself cannot be had from it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new_with_prefix(Sha256::digest(self.image.expose_bytes()));
+        hash.update([u8::from(self.on_multiple_faces == MultipleFaces::Largest)]);
+        hash.update(self.false_match_rate.map_or("", FalseMatchRate::as_str));
+        hash.finalize().into()
+    }
 }
 
 /// Why no image came out of a request's body.

@@ -16,11 +16,14 @@ mod error;
 mod faces;
 pub mod health;
 pub mod incoming;
+pub mod once;
 pub mod page;
 pub mod quality;
+pub mod revocations;
 pub mod subjects;
 pub mod tokens;
 pub mod uploads;
+pub mod usage;
 pub mod verify;
 
 use std::sync::Arc;
@@ -34,7 +37,9 @@ pub use self::{
 };
 use crate::{
     auth::{api_key::Environment, client_secret::Pepper, jwt::Tokens},
+    cache::Cache,
     domain::{
+        attempts::AttemptRule,
         clock::Clock,
         decision::FalseMatchRate,
         matching::{MatchSpec, Threshold},
@@ -51,6 +56,8 @@ use crate::{
 /// What the flows work with; built once, at start.
 pub struct Parts {
     pub store: Store,
+    /// Counters, and a copy of the revocations.
+    pub cache: Cache,
     pub keystore: KeyStore,
     pub keyholder: Keyholder,
     pub faces: Arc<FacePipeline>,
@@ -65,10 +72,14 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The rate at which a verification decides that names none.
     pub default_false_match_rate: FalseMatchRate,
+    /// Enrolments and verifications of a tenant that has no quota of its own.
+    pub quota_per_day: u32,
+    pub attempt_rule: AttemptRule,
 }
 
 pub struct Flows {
     store: Store,
+    cache: Cache,
     keystore: KeyStore,
     keyholder: Keyholder,
     faces: Arc<Faces>,
@@ -82,6 +93,8 @@ pub struct Flows {
     uploads: Uploads,
     clock: Arc<dyn Clock>,
     default_false_match_rate: FalseMatchRate,
+    quota_per_day: u32,
+    attempt_rule: AttemptRule,
 }
 
 impl Flows {
@@ -90,6 +103,7 @@ impl Flows {
             match_spec: Arc::new(parts.faces.card().match_spec()),
             faces: Arc::new(Faces::new(parts.faces)),
             store: parts.store,
+            cache: parts.cache,
             keystore: parts.keystore,
             keyholder: parts.keyholder,
             public_key: parts.public_key,
@@ -101,6 +115,8 @@ impl Flows {
             uploads: parts.uploads,
             clock: parts.clock,
             default_false_match_rate: parts.default_false_match_rate,
+            quota_per_day: parts.quota_per_day,
+            attempt_rule: parts.attempt_rule,
         }
     }
 
@@ -138,6 +154,14 @@ impl Flows {
 
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    pub fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     pub fn compute(&self) -> &Compute {

@@ -2,7 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::{FlowError, Flows, Page, PageRequest, erase};
+use super::{
+    FlowError, Flows, Page, PageRequest, erase,
+    once::{self, Answer, Attempt, Call},
+};
 use crate::{
     domain::id::{SubjectId, TenantId},
     store::{self, NewSubject, StoreError},
@@ -17,26 +20,40 @@ pub struct Subject {
     pub created_at: OffsetDateTime,
 }
 
-pub async fn create(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Subject, FlowError> {
-    match insert(flows, tenant, external_ref).await {
+pub async fn create(
+    flows: &Flows,
+    tenant: TenantId,
+    external_ref: &str,
+    call: Call<Subject>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| match insert(flows, tenant, external_ref, attempt).await {
         Err(FlowError::ExternalRefTaken) if finish_erasure(flows, tenant, external_ref).await? => {
-            insert(flows, tenant, external_ref).await
+            insert(flows, tenant, external_ref, attempt).await
         }
         outcome => outcome,
-    }
+    })
+    .await
 }
 
-async fn insert(flows: &Flows, tenant: TenantId, external_ref: &str) -> Result<Subject, FlowError> {
+async fn insert(
+    flows: &Flows,
+    tenant: TenantId,
+    external_ref: &str,
+    attempt: &Attempt<Subject>,
+) -> Result<Subject, FlowError> {
     let (id, created_at) = (SubjectId::generate(), flows.now());
     let key = flows.keystore.create(tenant, id, created_at).await?;
-    let stored = flows.store.subjects().insert(tenant, NewSubject { id, external_ref, created_at }, &key).await;
+    let subject = Subject { id, external_ref: external_ref.to_owned(), created_at };
+    let receipt = attempt.receipt_about(id, &key, &subject)?;
+    let new = NewSubject { id, external_ref, created_at };
+    let stored = flows.store.subjects().insert(tenant, new, &key, receipt).await;
     if matches!(stored, Err(StoreError::Conflict(_) | StoreError::NotFound)) {
         // The key of nobody: harmless when it stays behind, so its removal is only tried. After any other error the row
         // may be there all the same (an answer that was lost): then it needs its key.
         let _left_behind = flows.keystore.destroy(tenant, id, flows.now()).await;
     }
     stored?;
-    Ok(Subject { id, external_ref: external_ref.to_owned(), created_at })
+    Ok(subject)
 }
 
 /// A person whose erasure stopped half-way holds a name that nobody can see: that erasure is finished. Whether the name
@@ -48,7 +65,7 @@ async fn finish_erasure(flows: &Flows, tenant: TenantId, external_ref: &str) -> 
     if !flows.keystore.is_destroyed(tenant, holder.id).await? {
         return Ok(false);
     }
-    match erase::erase(flows, tenant, holder.id).await {
+    match erase::finish(flows, tenant, holder.id).await {
         Ok(()) | Err(FlowError::NotFound) => Ok(true),
         Err(error) => Err(error),
     }

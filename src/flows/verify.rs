@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::{
     FlowError, Flows, Page, PageRequest, consents,
     incoming::{self, Incoming, IncomingError, IncomingFace, Received},
+    once::{self, Answer, Attempt, Call},
     quality::Quality,
     subjects,
 };
@@ -44,20 +45,52 @@ pub async fn verify(
     tenant: TenantId,
     subject: SubjectId,
     incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
-) -> Result<Verification, FlowError> {
+    call: Call<Verification>,
+) -> Result<Answer, FlowError> {
     let data_key = subjects::data_key(flows, tenant, subject).await?;
     consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
+    if call.key.is_none() {
+        // Looked at again when a decision is opened; here it spares an image that nothing would be decided about.
+        refuse_if_blocked(flows, tenant, subject).await?;
+    }
     let templates = comparable_templates(flows, tenant, subject, &data_key).await?;
-    let Received { consent, face, place, share } = incoming::receive(flows, tenant, subject, incoming).await?;
+    let received = incoming::receive(flows, tenant, subject, incoming).await?;
+    let asked = received.face.fingerprint();
+    once::run(flows, &call, &[&asked], async |attempt| {
+        let compared = compare(flows, received, templates).await?;
+        open(flows, tenant, subject, compared, &data_key, attempt).await
+    })
+    .await
+}
+
+async fn refuse_if_blocked(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<(), FlowError> {
+    let now = flows.now();
+    match flows.store.attempts().blocked_until(tenant, subject, now).await? {
+        Some(until) => Err(FlowError::blocked(now, until)),
+        None => Ok(()),
+    }
+}
+
+/// A comparison that nobody knows the outcome of yet.
+struct Compared {
+    purpose: Purpose,
+    decisions: Vec<EncryptedDecision>,
+    threshold: Threshold,
+    false_match_rate: FalseMatchRate,
+    quality: Quality,
+}
+
+async fn compare(flows: &Flows, received: Received, templates: Vec<EncryptedTemplate>) -> Result<Compared, FlowError> {
+    let Received { consent, face, place, share } = received;
     let IncomingFace { image, on_multiple_faces, false_match_rate } = face;
     let false_match_rate = false_match_rate.unwrap_or(flows.default_false_match_rate);
     let threshold = flows.threshold(false_match_rate)?;
+    let purpose = consent.purpose().clone();
 
     let (faces, spec) = (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec));
     let (public_key, evaluation_key) = (Arc::clone(&flows.public_key), Arc::clone(&flows.evaluation_key));
-    let proof = consent.clone();
     let computed = place.run(move || -> Result<(Vec<EncryptedDecision>, Quality), FlowError> {
-        let (embedding, quality) = faces.read(&proof, image, on_multiple_faces)?;
+        let (embedding, quality) = faces.read(&consent, image, on_multiple_faces)?;
         let probe = public_key.encrypt_probe(QuantizedProbe::encode(&spec, &embedding)?);
         let decide = |template: &EncryptedTemplate| {
             let score = evaluation_key.score(&probe, template)?;
@@ -68,23 +101,46 @@ pub async fn verify(
     });
     let (decisions, quality) = computed.await??;
     drop(share);
+    Ok(Compared { purpose, decisions, threshold, false_match_rate, quality })
+}
 
+/// Has the keyholder open the decision, and records it. The attempt is counted before: what is known of it afterwards can
+/// only be too much, never too little.
+async fn open(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    compared: Compared,
+    data_key: &DataKey,
+    attempt: &Attempt<Verification>,
+) -> Result<Verification, FlowError> {
+    let Compared { purpose, decisions, threshold, false_match_rate, quality } = compared;
     // Who withdrew meanwhile is not decided about, and costs no budget.
-    let consent = consents::require(flows, tenant, subject, consent.purpose().clone()).await?;
+    let consent = consents::require(flows, tenant, subject, purpose).await?;
+    let now = flows.now();
+    let begun = flows.store.attempts().begin(tenant, subject, flows.attempt_rule, now).await?;
+    begun.map_err(|until| FlowError::blocked(now, until))?;
     let id = VerificationId::generate();
-    let decision = flows.keyholder.open(OpenRequest { verification: id, tenant, subject, decisions }).await?;
-    let verification = store::Verification {
+    let opened = flows.keyholder.open(OpenRequest { verification: id, tenant, subject, decisions }).await;
+    if opened.is_err() {
+        // Nothing was told, so nothing was tried. One that stays behind only slows down.
+        let _stays_behind = flows.store.attempts().undo(tenant, subject, now).await;
+    }
+    let row = store::Verification {
         id,
         subject,
-        decision,
+        decision: opened?,
         model: flows.match_spec.model.clone(),
         threshold,
         false_match_rate,
         created_at: flows.now(),
     };
-    let new = NewVerification { verification: verification.clone(), purpose: consent.purpose() };
-    flows.store.verifications().insert(tenant, new, &data_key).await?;
-    Ok(Verification { quality: Some(quality), ..Verification::seen_from(&flows.match_spec, verification) })
+    let verification =
+        Verification { quality: Some(quality), ..Verification::seen_from(&flows.match_spec, row.clone()) };
+    let receipt = attempt.receipt_about(subject, data_key, &verification)?;
+    let new = NewVerification { verification: row, purpose: consent.purpose() };
+    flows.store.verifications().insert(tenant, new, data_key, receipt).await?;
+    Ok(verification)
 }
 
 /// The person's templates that can be compared today, opened from under the person's data key.

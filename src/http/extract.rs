@@ -16,27 +16,20 @@ use actix_web::{
 };
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::problem::{FieldProblem, Problem};
+use super::{
+    access,
+    problem::{FieldProblem, Problem},
+};
 use crate::{
-    auth::{self, Scope},
+    auth,
     domain::id::{ApiKeyId, ConsentId, EnrolmentId, SubjectId},
-    flows::{Flows, tokens},
+    flows::Flows,
 };
 
-/// Who may call a resource; stands beside its path in the route table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anybody.
-    Open,
-    /// Any valid token.
-    AnyToken,
-    /// A token with this scope.
-    Needs(Scope),
-}
-
-/// The caller: a valid token or API key, with the scope that the route table asks for.
+/// The caller that the guard of the route let in.
 pub struct Caller(pub auth::Caller);
 
 impl Deref for Caller {
@@ -49,48 +42,15 @@ impl Deref for Caller {
 
 impl FromRequest for Caller {
     type Error = Problem;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+    type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        Box::pin(async move { identify(&request).await.map(Caller) })
-    }
-}
-
-async fn identify(request: &HttpRequest) -> Result<auth::Caller, Problem> {
-    let flows = flows(request)?;
-    let token = bearer_token(request)?;
-    let caller = tokens::authenticate(flows, token).await?;
-    // A handler that asks for a caller under a route without an entry is our mistake: closed, not open.
-    match request.app_data::<Access>() {
-        Some(Access::AnyToken) => Ok(caller),
-        Some(Access::Needs(scope)) if caller.may(*scope) => Ok(caller),
-        Some(Access::Needs(scope)) => Err(Problem {
-            challenge: Some(r#"Bearer error="insufficient_scope""#),
-            ..Problem::new(StatusCode::FORBIDDEN, "scope_missing", format!("The credential lacks the scope `{scope}`."))
-        }),
-        Some(Access::Open) | None => Err(Problem::internal()),
+        ready(access::caller(request).map(Self))
     }
 }
 
 pub fn flows(request: &HttpRequest) -> Result<&Data<Flows>, Problem> {
     request.app_data::<Data<Flows>>().ok_or_else(Problem::internal)
-}
-
-/// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.
-fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
-    let missing = || Problem {
-        challenge: Some("Bearer"),
-        ..Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "token_missing",
-            "Send an access token or an API key: `Authorization: Bearer …`.",
-        )
-    };
-    let mut given = request.headers().get_all(header::AUTHORIZATION);
-    let (Some(value), None) = (given.next(), given.next()) else { return Err(missing()) };
-    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
 }
 
 /// An id from the path. What is not even an id looks like an absent one.
@@ -132,8 +92,8 @@ const JSON_BYTES_MAX: usize = 16 * 1024;
 /// A small body comes in one piece; who takes longer is not sending one.
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body, parsed into one of the shapes of `wire`.
-pub struct Json<T>(pub T);
+/// A JSON body, parsed into one of the shapes of `wire`, and the digest of what was sent.
+pub struct Json<T>(pub T, pub Vec<u8>);
 
 impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     type Error = Problem;
@@ -147,7 +107,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
             if media_type.as_deref() != Some("application/json") || !is_plain {
                 return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
             }
-            parse_json(&small_body(payload, JSON_BYTES_MAX).await?).map(Json)
+            let body = small_body(payload, JSON_BYTES_MAX).await?;
+            Ok(Self(parse_json(&body)?, Sha256::digest(&body).to_vec()))
         })
     }
 }

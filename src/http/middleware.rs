@@ -6,11 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse, ResponseError,
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -25,9 +25,10 @@ use tracing::Instrument as _;
 
 use super::{
     Limits,
+    access::OpenCharge,
     problem::{self, Problem},
 };
-use crate::domain::id::RequestId;
+use crate::{domain::id::RequestId, flows::Flows};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -61,7 +62,9 @@ pub async fn around(
     if method == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
-    let limit = request.app_data::<Limits>().map_or(REQUEST_TIMEOUT_DEFAULT, |limits| limits.request_timeout);
+    let (open_charge, flows) = (OpenCharge::default(), request.app_data::<Data<Flows>>().cloned());
+    request.extensions_mut().insert(open_charge.clone());
+    let limit = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
 
     let answered = match timeout(limit, next.call(request).instrument(span.clone())).await {
         Ok(Ok(response)) => Ok(write_problem(response.map_into_boxed_body(), &id)),
@@ -73,6 +76,9 @@ pub async fn around(
         Ok(response) => (response.status(), response.request().match_pattern()),
         Err(problem) => (problem.status, None),
     };
+    if let Some(flows) = flows {
+        open_charge.settle(flows, status, answered.as_ref().ok().map(ServiceResponse::headers));
+    }
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     span.in_scope(|| {
         let (status, duration_ms) = (status.as_u16(), started.elapsed().as_millis() as u64);
@@ -116,8 +122,6 @@ impl ResponseError for Unrouted {
         response.set_body(BoxBody::new(self.problem.to_json(&self.path, &self.id)))
     }
 }
-
-const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Slow bodies have their own, shorter limits; whoever comes here waited for us.
 fn too_slow() -> Problem {

@@ -1,7 +1,9 @@
 //! HTTP: one table of routes, and the layers around them.
 
+mod access;
 pub mod extract;
 mod handlers;
+mod idempotency;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
@@ -12,12 +14,13 @@ use std::time::Duration;
 
 use actix_web::{
     HttpRequest, Resource,
+    middleware::from_fn,
     web::{self, ServiceConfig},
 };
 
 use self::{
-    extract::Access::{self, AnyToken, Needs, Open},
-    handlers::{api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    access::Access::{self, AnyToken, Needs, Open, Probe},
+    handlers::{account, api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
     problem::Problem,
 };
 use crate::auth::Scope;
@@ -27,6 +30,11 @@ use crate::auth::Scope;
 pub struct Limits {
     /// From the head to the answer.
     pub request_timeout: Duration,
+}
+
+impl Limits {
+    /// Where nothing was said.
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
 /// A row of the route table, as far as it can be compared with the OpenAPI document.
@@ -44,8 +52,9 @@ macro_rules! routes {
 
         fn configure_table(config: &mut ServiceConfig) {
             $(config.service(
-                resource($path, $access, routes!(@allow $($method)+))
+                resource($path, routes!(@allow $($method)+))
                     $(.route(routes!(@method $method).to($handler)))+
+                    .wrap(from_fn(|request, next| access::guard($access, routes!(@allow $($method)+), request, next)))
             );)+
         }
     };
@@ -80,11 +89,15 @@ routes! {
     "/v1/api-keys/{key}"                        Needs(Scope::Admin),        DELETE api_keys::revoke;
     "/v1/api-keys/{key}/roll"                   Needs(Scope::Admin),        POST api_keys::roll;
     "/v1/models"                                AnyToken,                   GET models::list;
+    "/v1/me"                                    AnyToken,                   GET account::me;
+    "/v1/usage"                                 AnyToken,                   GET account::usage;
+    "/v1/history"                               AnyToken,                   GET account::history;
+    "/v1/stats"                                 AnyToken,                   GET account::stats;
 
-    "/livez"                                    Open,                       GET health::live;
-    "/readyz"                                   Open,                       GET health::ready;
-    "/startupz"                                 Open,                       GET health::started;
-    "/health"                                   Open,                       GET health::summary;
+    "/livez"                                    Probe,                      GET health::live;
+    "/readyz"                                   Probe,                      GET health::ready;
+    "/startupz"                                 Probe,                      GET health::started;
+    "/health"                                   Probe,                      GET health::summary;
     "/openapi.json"                             Open,                       GET docs::document;
     "/docs"                                     Open,                       GET docs::redirect;
 }
@@ -102,8 +115,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config.default_service(web::to(|| async { Err::<&str, Problem>(Problem::not_found()) }));
 }
 
-fn resource(path: &str, access: Access, allow: &'static str) -> Resource {
-    web::resource(path).app_data(access).default_service(web::to(move |_: HttpRequest| async move {
-        Err::<&str, _>(Problem::method_not_allowed(allow))
-    }))
+fn resource(path: &str, allow: &'static str) -> Resource {
+    let refused = web::to(move |_: HttpRequest| async move { Err::<&str, _>(Problem::method_not_allowed(allow)) });
+    web::resource(path).default_service(refused)
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Response, ResponseBuilder,
-        path::{Operation, Parameter, ParameterIn},
+        Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         schema::{KnownFormat, SchemaFormat, SchemaType, Type},
         security::{
             ClientCredentials, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityRequirement, SecurityScheme,
@@ -17,8 +17,8 @@ use utoipa::{
 
 use super::{
     ROUTES, Row,
-    extract::Access,
-    handlers::{api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    access::Access,
+    handlers::{account, api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
     problem::{self, FieldProblem, ProblemBody},
 };
 use crate::auth::Scope;
@@ -38,6 +38,7 @@ use crate::auth::Scope;
         verifications::create, verifications::list,
         api_keys::create, api_keys::list, api_keys::revoke, api_keys::roll,
         models::list,
+        account::me, account::usage, account::history, account::stats,
         health::live, health::ready, health::started, health::summary,
         docs::document, docs::redirect,
     ),
@@ -49,6 +50,7 @@ use crate::auth::Scope;
         (name = "enrolments", description = "Encrypted templates of faces."),
         (name = "verifications", description = "Is this the same person? Yes or no."),
         (name = "api-keys", description = "Keys for servers that call without buying tokens."),
+        (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
         (name = "health", description = "For probes and proxies."),
         (name = "docs", description = "This document.")
@@ -177,17 +179,34 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
         *id = format!("{tag}_{id}");
     }
     match row.access {
-        Access::Open => operation.security = Some(vec![]),
+        Access::Probe | Access::Open => operation.security = Some(vec![]),
         Access::AnyToken => require(operation, &[]),
         Access::Needs(scope) => require(operation, &[scope.as_str()]),
     }
     for (status, codes) in errors(operation, row, method) {
         operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(status, &codes)));
     }
-    for response in operation.responses.responses.values_mut() {
+    let unsafe_call = !matches!(method, HttpMethod::Get) && matches!(row.access, Access::Needs(_));
+    for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
             response.headers.insert("X-Request-Id".to_owned(), header("Id of this request, for your logs and ours."));
+            if row.access != Access::Probe {
+                response
+                    .headers
+                    .insert("RateLimit-Policy".to_owned(), header("Requests (`q`) in so many seconds (`w`)."));
+                response.headers.insert(
+                    "RateLimit".to_owned(),
+                    header("Requests left (`r`), and the seconds (`t`) until all are."),
+                );
+            }
+            if unsafe_call && status.starts_with('2') {
+                let replayed = header("`true`: the answer to an earlier call with the same `Idempotency-Key`.");
+                response.headers.insert("Idempotency-Replayed".to_owned(), replayed);
+            }
         }
+    }
+    if unsafe_call {
+        operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         for (kind, content) in &mut body.content {
@@ -196,6 +215,20 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
             }
         }
     }
+}
+
+fn idempotency_key() -> Parameter {
+    let text =
+        ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).min_length(Some(1)).max_length(Some(255));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Your name for this call, kept for a day: the same call sent again has no second effect and gets the first answer.",
+        ))
+        .schema(Some(text))
+        .build()
 }
 
 /// Bytes as they are; derived from `Vec<u8>` it would be an array of numbers.
@@ -209,6 +242,13 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     let mut errors = BTreeMap::<u16, Vec<&'static str>>::new();
     let mut add = |status, codes: &[&'static str]| errors.entry(status).or_default().extend(codes);
     add(405, &["method_not_allowed"]);
+    if row.access == Access::Probe {
+        return errors;
+    }
+    // At /oauth the handlers describe their errors themselves, in another shape.
+    if !row.path.starts_with("/oauth/") {
+        add(429, &["rate_limited"]);
+    }
     if row.access == Access::Open {
         return errors;
     }
@@ -243,18 +283,29 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     } else if operation.parameters.iter().flatten().any(is_query) {
         add(422, &["validation_failed"]);
     }
+    if !matches!(method, HttpMethod::Get) {
+        add(400, &["idempotency_key_invalid"]);
+        add(409, &["idempotency_twin_at_work"]);
+        add(422, &["idempotency_key_reused"]);
+    }
+    if enrols || verifies {
+        add(429, &["quota_spent"]);
+    }
     match (method, row.path) {
-        (HttpMethod::Post, "/v1/api-keys") => add(403, &["scopes_beyond_caller"]),
+        (HttpMethod::Post, "/v1/api-keys") => {
+            add(403, &["scopes_beyond_caller"]);
+            add(409, &["idempotency_answer_not_kept"]);
+        }
         (HttpMethod::Post, "/v1/api-keys/{key}/roll") => {
             add(403, &["scopes_beyond_caller"]);
-            add(409, &["api_key_rolled"]);
+            add(409, &["api_key_rolled", "idempotency_answer_not_kept"]);
         }
         (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
         (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
         _ if enrols => add(409, &["enrolment_limit_reached"]),
         _ if verifies => {
             add(409, &["no_enrolment", "enrolments_stale"]);
-            add(429, &["verification_budget_spent"]);
+            add(429, &["attempts_blocked", "verification_budget_spent"]);
             add(503, &["keyholder_unavailable"]);
         }
         _ => {}
@@ -281,7 +332,7 @@ fn problem_response(status: u16, codes: &[&str]) -> Response {
     match status {
         401 | 403 => _ = response.headers.insert("WWW-Authenticate".to_owned(), header("RFC 6750.")),
         405 => _ = response.headers.insert("Allow".to_owned(), header("The methods of this resource.")),
-        429 | 503 => _ = response.headers.insert("Retry-After".to_owned(), header("Seconds to wait.")),
+        409 | 429 | 503 => _ = response.headers.insert("Retry-After".to_owned(), header("Seconds to wait.")),
         _ => {}
     }
     response

@@ -121,10 +121,11 @@ impl Problem {
 
     /// Retrying helps where the cause lies in the moment, not in the request.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        )
+        self.retry_after_s.is_some()
+            || matches!(
+                self.status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            )
     }
 
     pub fn to_json(&self, instance: &str, request_id: &str) -> Vec<u8> {
@@ -155,6 +156,17 @@ impl From<FlowError> for Problem {
             FlowError::ExpiryPast => Self::invalid_field("expires_at", "lies in the past"),
             FlowError::ApiKeyRolled => plain(S::CONFLICT, "api_key_rolled"),
             FlowError::ScopesBeyondCaller => plain(S::FORBIDDEN, "scopes_beyond_caller"),
+            FlowError::IdempotencyKeyReused => plain(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            FlowError::TwinAtWork { retry_after_s } => {
+                Self { retry_after_s: Some(*retry_after_s), ..plain(S::CONFLICT, "idempotency_twin_at_work") }
+            }
+            FlowError::AnswerNotKept => plain(S::CONFLICT, "idempotency_answer_not_kept"),
+            FlowError::QuotaSpent { retry_after_s, .. } => {
+                Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "quota_spent") }
+            }
+            FlowError::AttemptsBlocked { retry_after_s } => {
+                Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "attempts_blocked") }
+            }
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),
             FlowError::EnrolmentsStale => plain(S::CONFLICT, "enrolments_stale"),

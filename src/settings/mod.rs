@@ -7,6 +7,7 @@
 mod database_url;
 mod production;
 mod reader;
+mod redis_url;
 
 use std::{
     ffi::OsString,
@@ -24,10 +25,12 @@ pub use self::{
     database_url::{DatabaseUrl, InvalidDatabaseUrl},
     production::{DEVELOPMENT_MARKER, SECRET_KEY_FILE},
     reader::{Effective, Origin, PREFIX, Problem, REDACTED},
+    redis_url::{InvalidRedisUrl, RedisUrl},
 };
 use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
-    domain::{decision::FalseMatchRate, matching::CardId},
+    cache::{Rate, Rates},
+    domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId},
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
     tls::{Fingerprint, Identity},
@@ -86,6 +89,8 @@ pub struct Settings {
     pub tokens: TokenConfig,
     pub secrets: SecretsSettings,
     pub storage: StorageSettings,
+    pub cache: CacheSettings,
+    pub limits: LimitSettings,
     pub keyholder: KeyholderSettings,
     pub keyholder_server: KeyholderServerSettings,
     pub face: FaceSettings,
@@ -129,6 +134,22 @@ pub struct StorageSettings {
     /// of the main database.
     pub keystore: DatabaseUrl,
     pub pool_size: usize,
+}
+
+/// Redis: revocations and counters that several processes share.
+pub struct CacheSettings {
+    /// `None`: this process keeps them by itself.
+    pub redis: Option<RedisUrl>,
+    /// Signs the certificate of Redis, where that is not one of the system's authorities.
+    pub authority: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LimitSettings {
+    pub rates: Rates,
+    /// Enrolments and verifications of a tenant that has no quota of its own.
+    pub quota_per_day: u32,
+    pub attempt_rule: AttemptRule,
 }
 
 /// Where decisions are opened.
@@ -258,6 +279,22 @@ impl Settings {
             pool_size: reader.number("DATABASE_POOL_SIZE", "a number of connections from 1 to 200", 8, 1..=200)
                 as usize,
         };
+        let cache = CacheSettings {
+            redis: reader.redacted_optional("REDIS_URL", RedisUrl::EXPECTED),
+            authority: reader.file("REDIS_CA", "the certificate authority of Redis"),
+        };
+        let limits = LimitSettings {
+            rates: Rates { client: rate(reader, "RATE_CLIENT", 1_200), address: rate(reader, "RATE_ADDRESS", 2_400) },
+            quota_per_day: reader.number(
+                "QUOTA_PER_DAY",
+                "a number of enrolments and verifications from 1 to 1000000000",
+                100_000,
+                1..=1_000_000_000,
+            ) as u32,
+            attempt_rule: AttemptRule {
+                free: reader.number("ATTEMPTS_FREE", "a number of failures from 1 to 1000", 10, 1..=1_000) as u32,
+            },
+        };
         let keyholder_server = KeyholderServerSettings {
             listen: reader.value("KEYHOLDER_LISTEN", "an address and port such as 127.0.0.1:8444", "127.0.0.1:8444"),
             identity: identity(reader, "KEYHOLDER"),
@@ -297,6 +334,8 @@ impl Settings {
             tokens,
             secrets,
             storage,
+            cache,
+            limits,
             keyholder_server,
             face,
             compute,
@@ -385,6 +424,11 @@ fn fingerprints(reader: &mut Reader) -> Vec<Fingerprint> {
         reader.problem("KEYHOLDER_ADMITTED_EDGES", format!("expected {expected}"));
         Vec::new()
     })
+}
+
+fn rate(reader: &mut Reader, name: &str, default: u32) -> Rate {
+    let requests = reader.number(name, "requests a minute from 1 to 10000000", default.into(), 1..=10_000_000) as u32;
+    Rate::per_minute(requests).unwrap_or(Rate::ONE)
 }
 
 fn budget(reader: &mut Reader, name: &str, default: u32) -> u32 {

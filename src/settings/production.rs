@@ -34,6 +34,7 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
             database(&settings.storage.database, "DATABASE_URL", sqlite_allowed, reader);
             database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
             keyholder(settings, local_keyholder_allowed, reader);
+            redis(settings, reader);
         }
         Role::Keyholder => {
             identity_given(reader, "KEYHOLDER");
@@ -138,6 +139,18 @@ fn database(url: &DatabaseUrl, name: &str, sqlite_allowed: bool, reader: &mut Re
     {
         reader
             .problem(name, format!("its password is shorter than {PASSWORD_LENGTH_MIN} characters; make a random one"));
+    }
+}
+
+fn redis(settings: &Settings, reader: &mut Reader) {
+    let Some(url) = &settings.cache.redis else { return };
+    if !url.is_private() {
+        let sentence = "everybody on the way can read and change what is said to Redis; use rediss:// (TLS)";
+        reader.problem("REDIS_URL", sentence.to_owned());
+    }
+    if url.expose_password().is_some_and(|password| password.chars().count() < PASSWORD_LENGTH_MIN) {
+        let sentence = format!("its password is shorter than {PASSWORD_LENGTH_MIN} characters; make a random one");
+        reader.problem("REDIS_URL", sentence);
     }
 }
 

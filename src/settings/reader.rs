@@ -153,6 +153,20 @@ impl Reader {
         value
     }
 
+    /// The same without a default.
+    pub fn redacted_optional<T: FromStr + fmt::Display>(&mut self, name: &str, expected: &'static str) -> Option<T> {
+        let Some((text, origin)) = self.text(name, expected) else {
+            self.show(name, "", Origin::Unset, expected);
+            return None;
+        };
+        let value: Option<T> = text.parse().ok();
+        match &value {
+            Some(value) => self.show(name, &value.to_string(), origin, expected),
+            None => self.problem(name, format!("expected {expected}")),
+        }
+        value
+    }
+
     /// A file that other code reads by itself, such as a certificate: `NAME_FILE` holds its path.
     pub fn file(&mut self, name: &str, expected: &'static str) -> Option<PathBuf> {
         let (plain, file) = (variable(name), format!("{}_FILE", variable(name)));

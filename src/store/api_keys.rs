@@ -7,6 +7,7 @@ use super::{
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
+    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
     schema::main::api_keys,
 };
@@ -56,10 +57,13 @@ struct Row {
 }
 
 impl ApiKeys<'_> {
-    pub async fn create(&self, key: ApiKeyRow) -> Result<(), StoreError> {
+    pub async fn create(&self, key: ApiKeyRow, receipt: Option<Receipt>) -> Result<(), StoreError> {
         let (tenant, row) = (key.tenant, Row::from(key));
-        let inserted = self.pool.run(tenant, move |connection| insert(connection, &row)).await;
-        inserted.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
+        let inserted = self.pool.write(tenant, move |connection| {
+            insert(connection, &row)?;
+            complete(connection, receipt.as_ref())
+        });
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
     /// Puts `successor` in place of a key, which ends at `ends_at`, or earlier if it was to. `Conflict` when it has one already.
@@ -69,6 +73,7 @@ impl ApiKeys<'_> {
         id: ApiKeyId,
         successor: ApiKeyRow,
         ends_at: OffsetDateTime,
+        receipt: Option<Receipt>,
     ) -> Result<(), StoreError> {
         let successor = Row::from(successor);
         self.pool
@@ -83,7 +88,8 @@ impl ApiKeys<'_> {
                 if rolled == 0 {
                     return Err(StoreError::Conflict(Conflict::ApiKeyRolled));
                 }
-                insert(connection, &successor)
+                insert(connection, &successor)?;
+                complete(connection, receipt.as_ref())
             })
             .await
     }
@@ -121,14 +127,20 @@ impl ApiKeys<'_> {
     }
 
     /// Ends a key for good. Safe to repeat; the first time counts.
-    pub async fn revoke(&self, tenant: TenantId, id: ApiKeyId, now: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn revoke(
+        &self,
+        tenant: TenantId,
+        id: ApiKeyId,
+        now: OffsetDateTime,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         self.pool
             .write(tenant, move |connection| {
                 let revoked_at: Option<i64> = own(tenant, id).select(api_keys::revoked_at).first(connection)?;
                 if revoked_at.is_none() {
                     diesel::update(own(tenant, id)).set(api_keys::revoked_at.eq(micros(now))).execute(connection)?;
                 }
-                Ok(())
+                complete(connection, receipt.as_ref())
             })
             .await
     }

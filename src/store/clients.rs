@@ -8,6 +8,7 @@ use super::{
     conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::clients,
+    tokens::{self, client_member},
 };
 use crate::domain::id::{ClientId, TenantId};
 
@@ -88,8 +89,15 @@ impl Clients<'_> {
         rows.into_iter().map(Client::try_from).collect()
     }
 
-    /// Disables a client; disabling it again keeps the first time.
-    pub async fn disable(&self, tenant: TenantId, id: ClientId, now: OffsetDateTime) -> Result<(), StoreError> {
+    /// Disables a client and ends its tokens, the last of which expires before `tokens_end`. Disabling it again keeps the first
+    /// time.
+    pub async fn disable(
+        &self,
+        tenant: TenantId,
+        id: ClientId,
+        tokens_end: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
         let own =
             clients::table.filter(clients::tenant_id.eq(tenant.to_string())).filter(clients::id.eq(id.to_string()));
         self.pool
@@ -98,6 +106,7 @@ impl Clients<'_> {
                 if disabled_at.is_none() {
                     let disable = diesel::update(own).set(clients::disabled_at.eq(micros(now)));
                     disable.execute(connection)?;
+                    tokens::revoke(connection, &client_member(id), tokens_end, now)?;
                 }
                 Ok(())
             })

@@ -7,6 +7,7 @@ use super::{
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
+    idempotency::{Receipt, complete},
     schema::main::consents,
     subjects::lock,
 };
@@ -34,7 +35,12 @@ struct Row {
 
 impl Consents<'_> {
     /// `NotFound` when the tenant has no such subject.
-    pub async fn insert(&self, tenant: TenantId, consent: &Consent) -> Result<(), StoreError> {
+    pub async fn insert(
+        &self,
+        tenant: TenantId,
+        consent: &Consent,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         let row = Row {
             id: consent.id.to_string(),
             tenant_id: tenant.to_string(),
@@ -48,9 +54,10 @@ impl Consents<'_> {
         let subject = consent.subject;
         let inserted = self.pool.write(tenant, move |connection| {
             lock(connection, tenant, subject)?;
-            Ok(diesel::insert_into(consents::table).values(&row).execute(connection)?)
+            diesel::insert_into(consents::table).values(&row).execute(connection)?;
+            complete(connection, receipt.as_ref())
         });
-        inserted.await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
 
     /// Every consent of a subject, newest first.
@@ -76,6 +83,7 @@ impl Consents<'_> {
         subject: SubjectId,
         id: ConsentId,
         now: OffsetDateTime,
+        receipt: impl FnOnce(&Consent) -> Result<Option<Receipt>, StoreError> + Send + 'static,
     ) -> Result<Consent, StoreError> {
         self.pool
             .write(tenant, move |connection| {
@@ -87,7 +95,9 @@ impl Consents<'_> {
                     .filter(consents::purpose.eq(consent.purpose.as_str()))
                     .filter(consents::withdrawn_at.is_null());
                 diesel::update(standing).set(consents::withdrawn_at.eq(micros(now))).execute(connection)?;
-                find(connection, tenant, subject, id)
+                let consent = find(connection, tenant, subject, id)?;
+                complete(connection, receipt(&consent)?.as_ref())?;
+                Ok(consent)
             })
             .await
     }

@@ -56,6 +56,8 @@ pub enum Conflict {
     TooManyTemplates,
     /// The API key has a successor already.
     ApiKeyRolled,
+    /// Another call took over what this one was to do.
+    ClaimLost,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -69,6 +71,7 @@ impl Conflict {
             Self::Id => "id_taken",
             Self::TooManyTemplates => "too_many_templates",
             Self::ApiKeyRolled => "api_key_rolled",
+            Self::ClaimLost => "claim_lost",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

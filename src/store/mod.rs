@@ -14,11 +14,14 @@
 //! - A database that is away is `Unavailable` within seconds.
 
 mod api_keys;
+mod attempts;
 mod clients;
 mod columns;
 mod conn;
 mod consents;
 mod error;
+mod history;
+mod idempotency;
 pub mod journal;
 pub mod keystore;
 mod migrations;
@@ -28,6 +31,7 @@ mod subjects;
 mod templates;
 mod tenants;
 mod tokens;
+mod usage;
 mod verifications;
 
 use std::sync::Arc;
@@ -36,16 +40,20 @@ use diesel::{RunQueryDsl, sql_query};
 
 pub use self::{
     api_keys::{ApiKeyRow, ApiKeys},
+    attempts::Attempts,
     clients::{Client, Clients, NewClient},
     consents::Consents,
     error::{Conflict, StoreError},
+    history::{History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},
+    idempotency::{Claim, Claimed, Done, Idempotency, Receipt, RecordId},
     journal::KeyholderJournal,
     keystore::KeyStore,
     page::{PAGE_ROWS_MAX, Page},
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
     tenants::{Tenant, Tenants},
-    tokens::{TokenRef, Tokens},
+    tokens::{Revocation, TokenRef, Tokens, client_member, token_member},
+    usage::{Usage, UsageDay},
     verifications::{NewVerification, Verification, Verifications},
 };
 use self::{
@@ -91,6 +99,22 @@ impl Store {
 
     pub fn tokens(&self) -> Tokens<'_> {
         Tokens { pool: self.pool() }
+    }
+
+    pub fn history(&self) -> History<'_> {
+        History { pool: self.pool() }
+    }
+
+    pub fn usage(&self) -> Usage<'_> {
+        Usage { pool: self.pool() }
+    }
+
+    pub fn attempts(&self) -> Attempts<'_> {
+        Attempts { pool: self.pool() }
+    }
+
+    pub fn idempotency(&self) -> Idempotency<'_> {
+        Idempotency { pool: self.pool() }
     }
 
     pub fn subjects(&self) -> Subjects<'_> {

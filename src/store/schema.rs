@@ -11,6 +11,7 @@ pub mod main {
             id -> Text,
             name -> Text,
             created_at -> BigInt,
+            quota_per_day -> Nullable<BigInt>,
         }
     }
     diesel::table! {
@@ -26,11 +27,16 @@ pub mod main {
         }
     }
     diesel::table! {
-        revoked_tokens (token_id) {
-            token_id -> Text,
-            client_id -> Text,
+        revocation_head (id) {
+            id -> BigInt,
+            version -> BigInt,
+        }
+    }
+    diesel::table! {
+        revocations (version) {
+            version -> BigInt,
+            member -> Text,
             expires_at -> BigInt,
-            revoked_at -> BigInt,
         }
     }
     diesel::table! {
@@ -85,6 +91,36 @@ pub mod main {
             parameter_id -> Text,
             fhe_key_id -> Text,
             template -> Binary,
+            created_at -> BigInt,
+        }
+    }
+    diesel::table! {
+        usage_days (tenant_id, day) {
+            tenant_id -> Text,
+            day -> BigInt,
+            enrolments -> BigInt,
+            verifications -> BigInt,
+        }
+    }
+    diesel::table! {
+        verification_attempts (subject_id) {
+            subject_id -> Text,
+            tenant_id -> Text,
+            failures -> BigInt,
+            blocked_until -> BigInt,
+        }
+    }
+    diesel::table! {
+        idempotency_records (id) {
+            id -> Binary,
+            tenant_id -> Text,
+            subject_id -> Nullable<Text>,
+            fingerprint -> Binary,
+            claim -> Text,
+            claimed_until -> BigInt,
+            status -> Nullable<BigInt>,
+            location -> Nullable<Text>,
+            answer -> Nullable<Binary>,
             created_at -> BigInt,
         }
     }

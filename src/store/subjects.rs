@@ -8,8 +8,9 @@ use super::{
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
+    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
-    schema::main::{consents, enrolments, subjects, verifications},
+    schema::main::{consents, enrolments, idempotency_records, subjects, verification_attempts, verifications},
 };
 use crate::{
     domain::id::{SubjectId, TenantId},
@@ -45,6 +46,8 @@ pub struct DeletedRows {
     pub consents: usize,
     pub enrolments: usize,
     pub verifications: usize,
+    pub attempts: usize,
+    pub idempotency_records: usize,
 }
 
 pub struct Subjects<'a> {
@@ -63,7 +66,13 @@ struct Row {
 }
 
 impl Subjects<'_> {
-    pub async fn insert(&self, tenant: TenantId, new: NewSubject<'_>, key: &DataKey) -> Result<(), StoreError> {
+    pub async fn insert(
+        &self,
+        tenant: TenantId,
+        new: NewSubject<'_>,
+        key: &DataKey,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         let id = new.id.to_string();
         let row = Row {
             external_ref: key.seal(&place(&id), new.external_ref.as_bytes())?,
@@ -72,10 +81,11 @@ impl Subjects<'_> {
             created_at: micros(new.created_at),
             id,
         };
-        let insert =
-            move |connection: &mut _| Ok(diesel::insert_into(subjects::table).values(&row).execute(connection)?);
-        let inserted = self.pool.run(tenant, insert).await;
-        inserted.map(drop).map_err(|error| error.or_conflict(Conflict::ExternalRef).or_parent_not_found())
+        let inserted = self.pool.write(tenant, move |connection| {
+            diesel::insert_into(subjects::table).values(&row).execute(connection)?;
+            complete(connection, receipt.as_ref())
+        });
+        inserted.await.map_err(|error| error.or_conflict(Conflict::ExternalRef).or_parent_not_found())
     }
 
     pub async fn find(&self, tenant: TenantId, id: SubjectId) -> Result<Subject, StoreError> {
@@ -120,7 +130,12 @@ impl Subjects<'_> {
     ///
     /// Who writes about this subject at the same time holds `lock` and so comes before, and is swept here, or comes after,
     /// and finds no subject.
-    pub async fn delete(&self, tenant: TenantId, id: SubjectId) -> Result<DeletedRows, StoreError> {
+    pub async fn delete(
+        &self,
+        tenant: TenantId,
+        id: SubjectId,
+        receipt: Option<Receipt>,
+    ) -> Result<DeletedRows, StoreError> {
         macro_rules! delete_from {
             ($connection:expr, $table:ident, $subject:ident) => {{
                 let own_tenant = $table::tenant_id.eq(tenant.to_string());
@@ -135,12 +150,16 @@ impl Subjects<'_> {
                         Err(StoreError::NotFound) => return Ok(DeletedRows::default()),
                         other => other?,
                     }
-                    Ok(DeletedRows {
+                    let deleted = DeletedRows {
+                        attempts: delete_from!(connection, verification_attempts, subject_id),
+                        idempotency_records: delete_from!(connection, idempotency_records, subject_id),
                         consents: delete_from!(connection, consents, subject_id),
                         enrolments: delete_from!(connection, enrolments, subject_id),
                         verifications: delete_from!(connection, verifications, subject_id),
                         subjects: delete_from!(connection, subjects, id),
-                    })
+                    };
+                    complete(connection, receipt.as_ref())?;
+                    Ok(deleted)
                 })?;
                 connection.scrub()?;
                 Ok(deleted)

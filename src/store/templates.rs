@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 
 use super::{
     columns::{instant, micros, parse},
-    conn::Pool,
+    conn::{AnyConnection, Pool},
     consents::lock_active,
     error::{Conflict, StoreError},
+    idempotency::{Receipt, complete},
     schema::main::enrolments,
 };
 use crate::{
@@ -87,7 +88,13 @@ type Description = (String, String, String, String, String, i64);
 
 impl Templates<'_> {
     /// Seals and writes a template if, in the same transaction, a consent for its purpose is active (else `NoConsent`).
-    pub async fn insert(&self, tenant: TenantId, new: NewTemplate<'_>, key: &DataKey) -> Result<(), StoreError> {
+    pub async fn insert(
+        &self,
+        tenant: TenantId,
+        new: NewTemplate<'_>,
+        key: &DataKey,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         let id = new.id.to_string();
         let row = NewRow {
             template: key.seal(&place(&id), new.template)?,
@@ -113,9 +120,10 @@ impl Templates<'_> {
             if same_kind >= TEMPLATES_PER_SUBJECT_MAX as i64 {
                 return Err(StoreError::Conflict(Conflict::TooManyTemplates));
             }
-            Ok(diesel::insert_into(enrolments::table).values(&row).execute(connection)?)
+            diesel::insert_into(enrolments::table).values(&row).execute(connection)?;
+            complete(connection, receipt.as_ref())
         });
-        inserted.await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
 
     /// Every template of a subject, newest first, of whatever kind.
@@ -154,13 +162,22 @@ impl Templates<'_> {
         rows.into_iter().map(open).collect()
     }
 
-    pub async fn delete(&self, tenant: TenantId, subject: SubjectId, id: EnrolmentId) -> Result<(), StoreError> {
+    pub async fn delete(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        id: EnrolmentId,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         let own = enrolments::table
             .filter(enrolments::tenant_id.eq(tenant.to_string()))
             .filter(enrolments::subject_id.eq(subject.to_string()))
             .filter(enrolments::id.eq(id.to_string()));
-        let deleted = self.pool.run(tenant, move |connection| Ok(diesel::delete(own).execute(connection)?)).await?;
-        if deleted == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+        let delete = move |connection: &mut AnyConnection| match diesel::delete(own).execute(connection)? {
+            0 => Err(StoreError::NotFound),
+            _ => complete(connection, receipt.as_ref()),
+        };
+        self.pool.write(tenant, delete).await
     }
 }
 

@@ -28,11 +28,17 @@ struct Row {
     id: String,
     name: String,
     created_at: i64,
+    quota_per_day: Option<i64>,
 }
 
 impl Tenants<'_> {
     pub async fn create(&self, tenant: &Tenant) -> Result<(), StoreError> {
-        let row = Row { id: tenant.id.to_string(), name: tenant.name.clone(), created_at: micros(tenant.created_at) };
+        let row = Row {
+            id: tenant.id.to_string(),
+            name: tenant.name.clone(),
+            created_at: micros(tenant.created_at),
+            quota_per_day: None,
+        };
         let insert =
             move |connection: &mut _| Ok(diesel::insert_into(tenants::table).values(&row).execute(connection)?);
         self.pool.run(Reach::Every, insert).await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))

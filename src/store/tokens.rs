@@ -6,13 +6,13 @@ use diesel::{
     prelude::*,
 };
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::{
-    columns::micros,
-    conn::{Pool, Reach},
+    columns::{instant, micros},
+    conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
-    schema::main::{clients, revoked_tokens, used_assertions},
+    schema::main::{clients, revocation_head, revocations, used_assertions},
 };
 use crate::domain::id::ClientId;
 
@@ -24,6 +24,28 @@ pub struct TokenRef {
     pub expires_at: OffsetDateTime,
 }
 
+impl TokenRef {
+    fn member(&self) -> String {
+        token_member(&self.token_id)
+    }
+}
+
+/// What was revoked, until it would have ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// [`token_member`] or [`client_member`].
+    pub member: String,
+    pub expires_at: OffsetDateTime,
+}
+
+pub fn token_member(token_id: &str) -> String {
+    format!("t:{token_id}")
+}
+
+pub fn client_member(client: ClientId) -> String {
+    format!("c:{client}")
+}
+
 pub struct Tokens<'a> {
     pub(super) pool: &'a Pool,
 }
@@ -31,18 +53,8 @@ pub struct Tokens<'a> {
 impl Tokens<'_> {
     /// Ends a token. Safe to repeat; the first time counts.
     pub async fn revoke(&self, token: TokenRef, now: OffsetDateTime) -> Result<(), StoreError> {
-        let row = (
-            revoked_tokens::token_id.eq(token.token_id),
-            revoked_tokens::client_id.eq(token.client.to_string()),
-            revoked_tokens::expires_at.eq(micros(token.expires_at)),
-            revoked_tokens::revoked_at.eq(micros(now)),
-        );
-        let revoked = self.pool.write(Reach::Every, move |connection| {
-            diesel::delete(revoked_tokens::table.filter(revoked_tokens::expires_at.lt(micros(now))))
-                .execute(connection)?;
-            diesel::insert_into(revoked_tokens::table).values(row).execute(connection)?;
-            Ok(())
-        });
+        let revoked =
+            self.pool.write(Reach::Every, move |connection| revoke(connection, &token.member(), token.expires_at, now));
         match revoked.await.map_err(|error| error.or_conflict(Conflict::Id)) {
             Err(StoreError::Conflict(_)) => Ok(()),
             other => other,
@@ -51,12 +63,32 @@ impl Tokens<'_> {
 
     /// Whether a token is still good: neither ended itself, nor its client disabled or gone.
     pub async fn is_live(&self, token_id: &str, client: ClientId) -> Result<bool, StoreError> {
-        let revoked = exists(revoked_tokens::table.find(token_id.to_owned()));
+        let revoked = exists(revocations::table.filter(revocations::member.eq(token_member(token_id))));
         let active = exists(clients::table.find(client.to_string()).filter(clients::disabled_at.is_null()));
         let query = select((revoked, active));
         let (revoked, active): (bool, bool) =
             self.pool.run(Reach::Every, move |connection| Ok(query.get_result(connection)?)).await?;
         Ok(active && !revoked)
+    }
+
+    /// Counts the revocations, one by one, in the order in which they were committed; never 0.
+    pub async fn revocation_version(&self) -> Result<i64, StoreError> {
+        let query = revocation_head::table.select(revocation_head::version);
+        self.pool.run(Reach::Every, move |connection| Ok(query.first(connection)?)).await
+    }
+
+    /// The revocations after one version up to another, as far as they still say something.
+    pub async fn revocations(&self, after: i64, up_to: i64) -> Result<Vec<Revocation>, StoreError> {
+        let query = revocations::table
+            .filter(revocations::version.gt(after))
+            .filter(revocations::version.le(up_to))
+            .select((revocations::member, revocations::expires_at));
+        let rows: Vec<(String, i64)> =
+            self.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |(member, expires_at)| {
+            Ok(Revocation { member, expires_at: instant("revocations.expires_at", expires_at)? })
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Whether this assertion was new. From then on it is not.
@@ -85,4 +117,27 @@ impl Tokens<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A row stays past its end: a process whose clock is ahead must not bring a token back to life.
+const KEPT: Duration = Duration::HOUR;
+
+/// Writes a revocation inside a writing transaction. The head's row is held until commit, so that versions are committed in
+/// their order and without gaps.
+pub(super) fn revoke(
+    connection: &mut AnyConnection,
+    member: &str,
+    expires_at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let next = revocation_head::version.eq(revocation_head::version + 1);
+    diesel::update(revocation_head::table).set(next).execute(connection)?;
+    let version: i64 = revocation_head::table.select(revocation_head::version).first(connection)?;
+    diesel::delete(revocations::table.filter(revocations::expires_at.lt(micros(now - KEPT)))).execute(connection)?;
+    let row = (
+        revocations::version.eq(version),
+        revocations::member.eq(member),
+        revocations::expires_at.eq(micros(expires_at)),
+    );
+    Ok(diesel::insert_into(revocations::table).values(row).execute(connection).map(drop)?)
 }

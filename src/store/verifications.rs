@@ -4,10 +4,12 @@ use diesel::prelude::*;
 use time::OffsetDateTime;
 
 use super::{
+    attempts,
     columns::{instant, micros, parse},
     conn::Pool,
     consents::lock_active,
     error::{Conflict, StoreError},
+    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
     schema::main::verifications,
 };
@@ -56,8 +58,15 @@ struct Row {
 }
 
 impl Verifications<'_> {
-    /// Writes a verification if, in the same transaction, a consent for its purpose is active (else `NoConsent`).
-    pub async fn insert(&self, tenant: TenantId, new: NewVerification<'_>, key: &DataKey) -> Result<(), StoreError> {
+    /// Writes a verification if, in the same transaction, a consent for its purpose is active (else `NoConsent`). A match ends
+    /// the series of failed attempts before it.
+    pub async fn insert(
+        &self,
+        tenant: TenantId,
+        new: NewVerification<'_>,
+        key: &DataKey,
+        receipt: Option<Receipt>,
+    ) -> Result<(), StoreError> {
         let NewVerification { verification, purpose } = new;
         let id = verification.id.to_string();
         let row = Row {
@@ -71,11 +80,16 @@ impl Verifications<'_> {
             created_at: micros(verification.created_at),
         };
         let (subject, purpose, now) = (verification.subject, purpose.clone(), verification.created_at);
+        let is_match = verification.decision.is_match();
         let inserted = self.pool.write(tenant, move |connection| {
             lock_active(connection, tenant, subject, &purpose, now)?;
-            Ok(diesel::insert_into(verifications::table).values(&row).execute(connection)?)
+            if is_match {
+                attempts::forget(connection, tenant, subject)?;
+            }
+            diesel::insert_into(verifications::table).values(&row).execute(connection)?;
+            complete(connection, receipt.as_ref())
         });
-        inserted.await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
 
     /// A subject's verifications, newest first; `before` is the `next` of the page before. `key` is the subject's data key.

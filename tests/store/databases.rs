@@ -19,8 +19,8 @@ use velum::{
         matching::Threshold,
     },
     store::{
-        KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Store, StoreError, TemplateKind, Tenant,
-        Verification,
+        KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Receipt, Store, StoreError, TemplateKind,
+        Tenant, Verification,
     },
     vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
 };
@@ -250,7 +250,7 @@ pub async fn tenant(store: &Store) -> TenantId {
 /// A person with a data key, known as `external_ref`.
 pub async fn subject(store: &Store, tenant: TenantId, external_ref: &str) -> (SubjectId, DataKey) {
     let (id, key) = (SubjectId::generate(), DataKey::generate().unwrap());
-    store.subjects().insert(tenant, NewSubject { id, external_ref, created_at: NOW }, &key).await.unwrap();
+    store.subjects().insert(tenant, NewSubject { id, external_ref, created_at: NOW }, &key, None).await.unwrap();
     (id, key)
 }
 
@@ -268,8 +268,13 @@ pub fn consent_of(subject: SubjectId) -> Consent {
 
 pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> ConsentId {
     let consent = consent_of(subject);
-    store.consents().insert(tenant, &consent).await.unwrap();
+    store.consents().insert(tenant, &consent, None).await.unwrap();
     consent.id
+}
+
+/// A withdrawal without an idempotency key.
+pub fn unrecorded(_: &Consent) -> Result<Option<Receipt>, StoreError> {
+    Ok(None)
 }
 
 pub async fn insert_template(
@@ -282,7 +287,7 @@ pub async fn insert_template(
     let id = EnrolmentId::generate();
     let purpose = purpose();
     let new = NewTemplate { id, subject, purpose: &purpose, kind: kind(), template, created_at: NOW };
-    store.templates().insert(tenant, new, key).await.map(|()| id)
+    store.templates().insert(tenant, new, key, None).await.map(|()| id)
 }
 
 pub fn verification_of(subject: SubjectId) -> Verification {
@@ -304,5 +309,5 @@ pub async fn insert_verification(
     key: &DataKey,
 ) -> Result<(), StoreError> {
     let purpose = purpose();
-    store.verifications().insert(tenant, NewVerification { verification, purpose: &purpose }, key).await
+    store.verifications().insert(tenant, NewVerification { verification, purpose: &purpose }, key, None).await
 }

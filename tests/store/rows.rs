@@ -7,8 +7,8 @@ use velum::{
         id::{ClientId, EnrolmentId, SubjectId, TenantId},
     },
     store::{
-        Conflict, NewClient, NewSubject, PAGE_ROWS_MAX, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, Tenant,
-        TokenRef, Verification,
+        Conflict, NewClient, NewSubject, PAGE_ROWS_MAX, Revocation, StoreError, TEMPLATES_PER_SUBJECT_MAX,
+        TemplateKind, Tenant, TokenRef, Verification, client_member,
     },
     vault::{DataKey, VaultError},
 };
@@ -48,11 +48,11 @@ fn a_disabled_client_keeps_the_time_it_was_first_disabled() {
         assert_eq!(client.secret_hash, [1, 2, 3]);
         assert!(store.clients().list(tenant).await.unwrap() == [client]);
 
-        store.clients().disable(tenant, id, NOW).await.unwrap();
-        store.clients().disable(tenant, id, NOW + Duration::DAY).await.unwrap();
+        store.clients().disable(tenant, id, NOW + Duration::HOUR, NOW).await.unwrap();
+        store.clients().disable(tenant, id, NOW + Duration::HOUR, NOW + Duration::DAY).await.unwrap();
         assert_eq!(store.clients().find(id).await.unwrap().disabled_at, Some(NOW));
 
-        let foreign = store.clients().disable(TenantId::generate(), id, NOW).await;
+        let foreign = store.clients().disable(TenantId::generate(), id, NOW, NOW).await;
         assert!(matches!(foreign, Err(StoreError::NotFound)));
         let orphan = store.clients().create(TenantId::generate(), new(ClientId::generate())).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
@@ -84,8 +84,12 @@ fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
             tokens.revoke(token("one", NOW + Duration::MINUTE), NOW).await.unwrap();
             assert!(!tokens.is_live("one", client).await.unwrap());
         }
-        tokens.revoke(token("two", NOW + Duration::HOUR), NOW + Duration::MINUTE * 2).await.unwrap();
-        assert_eq!(database.count("revoked_tokens"), 1, "the first has ended by itself");
+        tokens.revoke(token("two", NOW + Duration::HOUR * 3), NOW + Duration::HOUR * 2).await.unwrap();
+        assert_eq!(database.count("revocations"), 1, "the first has ended by itself, long ago");
+        assert_eq!(tokens.revocation_version().await.unwrap(), 3);
+        let seen = |rows: Vec<Revocation>| rows.into_iter().map(|row| row.member).collect::<Vec<_>>();
+        assert_eq!(seen(tokens.revocations(1, 3).await.unwrap()), ["t:two"]);
+        assert!(tokens.revocations(3, 3).await.unwrap().is_empty());
 
         let used = async |id: &str, after| {
             let now = NOW + Duration::seconds(after);
@@ -97,8 +101,9 @@ fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
         assert!(used("three", 100).await);
         assert_eq!(database.count("used_assertions"), 1);
 
-        store.clients().disable(tenant, client, NOW).await.unwrap();
+        store.clients().disable(tenant, client, NOW + Duration::HOUR, NOW).await.unwrap();
         assert!(!tokens.is_live("three", client).await.unwrap());
+        assert_eq!(seen(tokens.revocations(3, 4).await.unwrap()), [client_member(client)]);
     });
 }
 
@@ -133,7 +138,7 @@ fn an_external_reference_names_one_subject_of_a_tenant() {
         subject(&store, other, "emp-0042").await;
         let (id, key) = (SubjectId::generate(), DataKey::generate().unwrap());
         let again = NewSubject { id, external_ref: "emp-0042", created_at: NOW };
-        let refused = store.subjects().insert(one, again, &key).await;
+        let refused = store.subjects().insert(one, again, &key, None).await;
         assert!(matches!(refused, Err(StoreError::Conflict(Conflict::ExternalRef))));
     });
 }
@@ -154,15 +159,18 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         assert!(store.consents().list(foreign, id).await.unwrap().is_empty());
         assert_eq!(store.consents().active(foreign, id, &purpose(), NOW).await.unwrap(), None);
         assert!(matches!(store.consents().find(foreign, id, consent).await, Err(StoreError::NotFound)));
-        assert!(matches!(store.consents().withdraw(foreign, id, consent, NOW).await, Err(StoreError::NotFound)));
-        assert!(matches!(store.consents().insert(foreign, &consent_of(id)).await, Err(StoreError::NotFound)));
+        assert!(matches!(
+            store.consents().withdraw(foreign, id, consent, NOW, unrecorded).await,
+            Err(StoreError::NotFound)
+        ));
+        assert!(matches!(store.consents().insert(foreign, &consent_of(id), None).await, Err(StoreError::NotFound)));
         assert!(store.templates().list(foreign, id).await.unwrap().is_empty());
         assert!(store.templates().load(foreign, id, &kind(), &key).await.unwrap().is_empty());
-        assert!(matches!(store.templates().delete(foreign, id, template).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.templates().delete(foreign, id, template, None).await, Err(StoreError::NotFound)));
         let inserted = insert_template(&store, foreign, id, &key, b"template").await;
         assert!(matches!(inserted, Err(StoreError::NotFound)));
         assert!(store.verifications().list(foreign, id, None, 10, &key).await.unwrap().items.is_empty());
-        assert_eq!(store.subjects().delete(foreign, id).await.unwrap(), Default::default());
+        assert_eq!(store.subjects().delete(foreign, id, None).await.unwrap(), Default::default());
 
         assert!(store.consents().active(own, id, &purpose(), NOW).await.unwrap().is_some());
         assert_eq!(store.templates().load(own, id, &kind(), &key).await.unwrap().len(), 1);
@@ -222,8 +230,8 @@ fn templates_of_one_kind_are_opened_and_others_left_alone() {
             assert!(store.templates().load(tenant, id, &other, &key).await.unwrap().is_empty(), "{other:?}");
         }
 
-        store.templates().delete(tenant, id, first).await.unwrap();
-        assert!(matches!(store.templates().delete(tenant, id, first).await, Err(StoreError::NotFound)));
+        store.templates().delete(tenant, id, first, None).await.unwrap();
+        assert!(matches!(store.templates().delete(tenant, id, first, None).await, Err(StoreError::NotFound)));
         let left = store.templates().list(tenant, id).await.unwrap();
         assert_eq!(left.iter().map(|row| (row.id, row.kind.clone())).collect::<Vec<_>>(), [(second, kind())]);
     });

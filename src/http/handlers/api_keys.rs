@@ -1,15 +1,17 @@
 //! Keys for servers that call without buying tokens.
 
-use actix_web::{HttpResponse, http::header, web::Data};
+use actix_web::{HttpResponse, web::Data};
 
 use crate::{
     domain::id::ApiKeyId,
     flows::{
         Flows,
         api_keys::{self, IssuedApiKey},
+        once::Answer,
     },
     http::{
         extract::{Caller, InPath, Json, Query},
+        idempotency::{self, Once, respond},
         problem::Problem,
         wire::{ApiKeyBody, IssuedApiKeyBody, NewApiKeyBody, PageBody, PageQuery, RollBody},
     },
@@ -23,10 +25,11 @@ use crate::{
 pub async fn create(
     caller: Caller,
     flows: Data<Flows>,
-    Json(body): Json<NewApiKeyBody>,
+    once: Once,
+    Json(body, asked): Json<NewApiKeyBody>,
 ) -> Result<HttpResponse, Problem> {
-    let issued = api_keys::create(&flows, &caller, body.try_into()?).await?;
-    Ok(shown_once(issued))
+    let call = once.asking(asked).call_with_secret(shown_once);
+    Ok(respond(api_keys::create(&flows, &caller, body.try_into()?, call).await?))
 }
 
 /// List the keys of your tenant, those that have ended included.
@@ -40,9 +43,13 @@ pub async fn list(caller: Caller, flows: Data<Flows>, Query(page): Query<PageQue
 /// End a key for good, at once.
 #[utoipa::path(delete, path = "/v1/api-keys/{key}", tag = "api-keys",
     params(("key" = String, Path)), responses((status = 204, description = "The key opens nothing any more.")))]
-pub async fn revoke(caller: Caller, flows: Data<Flows>, key: InPath<ApiKeyId>) -> Result<HttpResponse, Problem> {
-    api_keys::revoke(&flows, caller.tenant, key.0).await?;
-    Ok(HttpResponse::NoContent().finish())
+pub async fn revoke(
+    caller: Caller,
+    flows: Data<Flows>,
+    key: InPath<ApiKeyId>,
+    once: Once,
+) -> Result<HttpResponse, Problem> {
+    Ok(respond(api_keys::revoke(&flows, caller.tenant, key.0, once.call(idempotency::no_content)).await?))
 }
 
 /// Put a new key in place of one: the same name, scopes and expiry.
@@ -54,13 +61,14 @@ pub async fn roll(
     caller: Caller,
     flows: Data<Flows>,
     key: InPath<ApiKeyId>,
-    Json(body): Json<RollBody>,
+    once: Once,
+    Json(body, asked): Json<RollBody>,
 ) -> Result<HttpResponse, Problem> {
-    let issued = api_keys::roll(&flows, &caller, key.0, body.overlap()?).await?;
-    Ok(shown_once(issued))
+    let call = once.asking(asked).call_with_secret(shown_once);
+    Ok(respond(api_keys::roll(&flows, &caller, key.0, body.overlap()?, call).await?))
 }
 
-fn shown_once(issued: IssuedApiKey) -> HttpResponse {
+fn shown_once(issued: &IssuedApiKey) -> Answer {
     let location = format!("/v1/api-keys/{}", issued.row.id);
-    HttpResponse::Created().insert_header((header::LOCATION, location)).json(IssuedApiKeyBody::from(issued))
+    idempotency::created(Some(location), IssuedApiKeyBody::from(issued))
 }

@@ -3,10 +3,14 @@
 use actix_web::{HttpResponse, web::Data};
 
 use crate::{
-    domain::id::{ConsentId, SubjectId},
+    domain::{
+        consent::Consent,
+        id::{ConsentId, SubjectId},
+    },
     flows::{Flows, consents},
     http::{
         extract::{Caller, InPath, Json, Query},
+        idempotency::{self, Once, respond},
         problem::Problem,
         wire::{ConsentBody, NewConsentBody, PageBody, PageQuery},
     },
@@ -19,10 +23,14 @@ pub async fn grant(
     caller: Caller,
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
-    Json(body): Json<NewConsentBody>,
+    once: Once,
+    Json(body, asked): Json<NewConsentBody>,
 ) -> Result<HttpResponse, Problem> {
-    let consent = consents::grant(&flows, caller.tenant, subject.0, body.try_into()?).await?;
-    Ok(HttpResponse::Created().json(ConsentBody::at(flows.now(), consent)))
+    let now = flows.now();
+    let call = once
+        .asking(asked)
+        .call(move |consent: &Consent| idempotency::created(None, ConsentBody::at(now, consent.clone())));
+    Ok(respond(consents::grant(&flows, caller.tenant, subject.0, body.try_into()?, call).await?))
 }
 
 /// List a person's consents, past ones included.
@@ -47,7 +55,9 @@ pub async fn withdraw(
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
     consent: InPath<ConsentId>,
+    once: Once,
 ) -> Result<HttpResponse, Problem> {
-    let consent = consents::withdraw(&flows, caller.tenant, subject.0, consent.0).await?;
-    Ok(HttpResponse::Ok().json(ConsentBody::at(flows.now(), consent)))
+    let now = flows.now();
+    let call = once.call(move |consent: &Consent| idempotency::ok(ConsentBody::at(now, consent.clone())));
+    Ok(respond(consents::withdraw(&flows, caller.tenant, subject.0, consent.0, call).await?))
 }

@@ -4,9 +4,13 @@ use actix_web::{HttpResponse, web::Data};
 
 use crate::{
     domain::id::{EnrolmentId, SubjectId},
-    flows::{Flows, enrol},
+    flows::{
+        Flows,
+        enrol::{self, Enrolment},
+    },
     http::{
         extract::{Caller, InPath, Query},
+        idempotency::{self, Once, respond},
         openapi::EnrolmentForm,
         problem::Problem,
         upload::{ENROLMENT_OPTIONS, Upload},
@@ -27,11 +31,12 @@ pub async fn create(
     caller: Caller,
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
+    once: Once,
     upload: Upload,
 ) -> Result<HttpResponse, Problem> {
     let incoming = upload.incoming(ENROLMENT_OPTIONS);
-    let enrolment = enrol::enrol(&flows, caller.tenant, subject.0, incoming).await?;
-    Ok(HttpResponse::Created().json(EnrolmentBody::from(enrolment)))
+    let call = once.call(|enrolment: &Enrolment| idempotency::created(None, EnrolmentBody::from(enrolment.clone())));
+    Ok(respond(enrol::enrol(&flows, caller.tenant, subject.0, incoming, call).await?))
 }
 
 /// List a person's templates.
@@ -56,7 +61,8 @@ pub async fn delete(
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
     enrolment: InPath<EnrolmentId>,
+    once: Once,
 ) -> Result<HttpResponse, Problem> {
-    enrol::delete(&flows, caller.tenant, subject.0, enrolment.0).await?;
-    Ok(HttpResponse::NoContent().finish())
+    let call = once.call(idempotency::no_content);
+    Ok(respond(enrol::delete(&flows, caller.tenant, subject.0, enrolment.0, call).await?))
 }

@@ -3,7 +3,10 @@
 use actix_web::{HttpResponse, web::Data};
 
 use crate::{
-    flows::{Flows, health},
+    flows::{
+        Flows,
+        health::{self, Health},
+    },
     http::{
         middleware::Draining,
         wire::{CheckBody, HealthBody},
@@ -22,19 +25,22 @@ pub async fn started() -> HttpResponse {
     live().await
 }
 
-/// Whether this process should be given work now.
+/// Whether this process should be given work now. `degraded` is a yes: Redis is away and nothing but speed is lost.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = HealthBody), (status = 503, body = HealthBody, description = "Not now.")))]
 pub async fn ready(flows: Data<Flows>, draining: Data<Draining>) -> HttpResponse {
     if draining.has_begun() {
         return HttpResponse::ServiceUnavailable().json(HealthBody { status: "stopping", checks: vec![] });
     }
-    let word = |ok: bool| if ok { "ok" } else { "unavailable" };
     let found = health::check(&flows).await;
-    let all_well = found.iter().all(|(_, ok)| *ok);
-    let checks = found.into_iter().map(|(name, ok)| CheckBody { name, status: word(ok) }).collect();
-    let body = HealthBody { status: word(all_well), checks };
-    if all_well { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+    let worst = found.iter().map(|(_, health)| *health).max().unwrap_or(Health::Well);
+    let one = |health| if health == Health::Well { "ok" } else { "unavailable" };
+    let checks = found.into_iter().map(|(name, health)| CheckBody { name, status: one(health) }).collect();
+    match worst {
+        Health::Well => HttpResponse::Ok().json(HealthBody { status: "ok", checks }),
+        Health::Missed => HttpResponse::Ok().json(HealthBody { status: "degraded", checks }),
+        Health::Needed => HttpResponse::ServiceUnavailable().json(HealthBody { status: "unavailable", checks }),
+    }
 }
 
 /// The same as `/readyz`, under the name that proxies and compose files look for.

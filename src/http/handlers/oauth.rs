@@ -168,6 +168,9 @@ enum OAuthErrors {
     /// The form is too large.
     #[response(status = 413)]
     TooLarge(OAuthErrorBody),
+    /// `temporarily_unavailable`: too many requests by this address.
+    #[response(status = 429, headers(("Retry-After" = String, description = "Seconds to wait.")))]
+    TooMany(OAuthErrorBody),
     /// `server_error`.
     #[response(status = 500)]
     Internal(OAuthErrorBody),
@@ -314,8 +317,9 @@ impl OAuthError {
     }
 
     /// RFC 6749 has no word for a server in trouble on this endpoint; the two of section 4.1.2.1 are the customary ones.
-    fn of_problem(problem: &Problem) -> Self {
+    pub fn of_problem(problem: &Problem) -> Self {
         let (error, description) = match problem.status {
+            StatusCode::TOO_MANY_REQUESTS => ("temporarily_unavailable", "too many requests"),
             StatusCode::SERVICE_UNAVAILABLE => ("temporarily_unavailable", "try again later"),
             _ => ("server_error", "something went wrong on our side"),
         };

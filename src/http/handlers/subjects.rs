@@ -1,12 +1,16 @@
 //! People.
 
-use actix_web::{HttpResponse, http::header, web::Data};
+use actix_web::{HttpResponse, web::Data};
 
 use crate::{
     domain::id::SubjectId,
-    flows::{Flows, subjects},
+    flows::{
+        Flows, erase,
+        subjects::{self, Subject},
+    },
     http::{
         extract::{Caller, InPath, Json, Query},
+        idempotency::{self, Once, respond},
         problem::Problem,
         wire::{ExternalRef, NewSubjectBody, PageBody, PageQuery, SubjectBody, SubjectQuery},
     },
@@ -18,12 +22,15 @@ use crate::{
 pub async fn create(
     caller: Caller,
     flows: Data<Flows>,
-    Json(body): Json<NewSubjectBody>,
+    once: Once,
+    Json(body, asked): Json<NewSubjectBody>,
 ) -> Result<HttpResponse, Problem> {
     let ExternalRef(external_ref) = ExternalRef::parse(body.external_ref)?;
-    let subject = subjects::create(&flows, caller.tenant, &external_ref).await?;
-    let location = format!("/v1/subjects/{}", subject.id);
-    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(SubjectBody::from(subject)))
+    let call = once.asking(asked).call(|subject: &Subject| {
+        let location = format!("/v1/subjects/{}", subject.id);
+        idempotency::created(Some(location), SubjectBody::from(subject.clone()))
+    });
+    Ok(respond(subjects::create(&flows, caller.tenant, &external_ref, call).await?))
 }
 
 /// List people, or find one by your own name for it.
@@ -56,7 +63,11 @@ pub async fn show(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>
 /// finishes the work later.
 #[utoipa::path(delete, path = "/v1/subjects/{subject}", tag = "subjects",
     params(("subject" = String, Path)), responses((status = 204, description = "Removed.")))]
-pub async fn erase(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>) -> Result<HttpResponse, Problem> {
-    crate::flows::erase::erase(&flows, caller.tenant, subject.0).await?;
-    Ok(HttpResponse::NoContent().finish())
+pub async fn erase(
+    caller: Caller,
+    flows: Data<Flows>,
+    subject: InPath<SubjectId>,
+    once: Once,
+) -> Result<HttpResponse, Problem> {
+    Ok(respond(erase::erase(&flows, caller.tenant, subject.0, once.call(idempotency::no_content)).await?))
 }

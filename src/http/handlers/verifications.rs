@@ -4,9 +4,13 @@ use actix_web::{HttpResponse, web::Data};
 
 use crate::{
     domain::id::SubjectId,
-    flows::{Flows, verify},
+    flows::{
+        Flows,
+        verify::{self, Verification},
+    },
     http::{
         extract::{Caller, InPath, Query},
+        idempotency::{self, Once, respond},
         openapi::VerificationForm,
         problem::Problem,
         upload::{Upload, VERIFICATION_OPTIONS},
@@ -31,11 +35,13 @@ pub async fn create(
     caller: Caller,
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
+    once: Once,
     upload: Upload,
 ) -> Result<HttpResponse, Problem> {
     let incoming = upload.incoming(VERIFICATION_OPTIONS);
-    let verification = verify::verify(&flows, caller.tenant, subject.0, incoming).await?;
-    Ok(HttpResponse::Created().json(VerificationBody::from(verification)))
+    let call = once
+        .call(|verification: &Verification| idempotency::created(None, VerificationBody::from(verification.clone())));
+    Ok(respond(verify::verify(&flows, caller.tenant, subject.0, incoming, call).await?))
 }
 
 /// List what was asked about a person, newest first.

@@ -49,7 +49,8 @@ impl Answer {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["type"], format!("urn:velum:problem:{code}"));
         assert_eq!(problem["request_id"].as_str(), answer.header("x-request-id"));
-        assert_eq!(problem["retryable"], matches!(status, 408 | 429 | 503));
+        let says_when = answer.header("retry-after").is_some();
+        assert_eq!(problem["retryable"], says_when || matches!(status, 408 | 429 | 503));
         for member in ["title", "detail", "instance"] {
             assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
         }

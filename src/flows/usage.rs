@@ -1,0 +1,100 @@
+//! What a tenant uses of its day, and what it did.
+
+use time::{Date, Duration, OffsetDateTime, Time};
+
+use super::{FlowError, Flows, Page, PageRequest};
+use crate::domain::{
+    id::{SubjectId, TenantId},
+    usage::Operation,
+};
+pub use crate::store::{HistoryEntry, HistoryKind, TenantCounts, UsageDay};
+
+/// An operation that was counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge {
+    tenant: TenantId,
+    day: i64,
+    operation: Operation,
+}
+
+/// Counts an operation before it is done, so that no two share the last place of a day.
+pub async fn charge(flows: &Flows, tenant: TenantId, operation: Operation) -> Result<Charge, FlowError> {
+    let now = flows.now();
+    let (day, quota) = (day(now), quota(flows, tenant).await?);
+    if flows.store.usage().charge(tenant, day, operation, quota).await? {
+        return Ok(Charge { tenant, day, operation });
+    }
+    let until_midnight = midnight_after(now) - now;
+    Err(FlowError::QuotaSpent { quota, retry_after_s: u64::try_from(until_midnight.whole_seconds()).unwrap_or(0) + 1 })
+}
+
+/// For an operation that failed on our side, or was not carried out again.
+pub async fn refund(flows: &Flows, charge: Charge) -> Result<(), FlowError> {
+    Ok(flows.store.usage().refund(charge.tenant, charge.day, charge.operation).await?)
+}
+
+/// A tenant's day, and the days before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    pub quota_per_day: u32,
+    pub today: UsageDay,
+    pub resets_at: OffsetDateTime,
+    /// Newest first; days without use are left out.
+    pub days: Vec<UsageDay>,
+}
+
+impl Usage {
+    pub fn remaining(&self) -> u64 {
+        u64::try_from(i64::from(self.quota_per_day) - self.today.total()).unwrap_or(0)
+    }
+}
+
+pub async fn usage(flows: &Flows, tenant: TenantId, days: u32) -> Result<Usage, FlowError> {
+    let now = flows.now();
+    let today = day(now);
+    let days = flows.store.usage().days(tenant, today + 1 - i64::from(days)).await?;
+    let none = UsageDay { day: today, enrolments: 0, verifications: 0 };
+    Ok(Usage {
+        quota_per_day: quota(flows, tenant).await?,
+        today: days.first().copied().filter(|first| first.day == today).unwrap_or(none),
+        resets_at: midnight_after(now),
+        days,
+    })
+}
+
+/// What was done to whom and when, newest first; of a verification not how it came out.
+pub async fn history(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: Option<SubjectId>,
+    page: PageRequest,
+) -> Result<Page<HistoryEntry>, FlowError> {
+    let rows = flows.store.history().list(tenant, subject, page.after()?, page.limit()).await?;
+    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<HistoryEntry>::cursor) })
+}
+
+pub async fn tenant_name(flows: &Flows, tenant: TenantId) -> Result<String, FlowError> {
+    Ok(flows.store.tenants().find(tenant).await?.name)
+}
+
+pub async fn counts(flows: &Flows, tenant: TenantId) -> Result<TenantCounts, FlowError> {
+    Ok(flows.store.history().counts(tenant, flows.now()).await?)
+}
+
+async fn quota(flows: &Flows, tenant: TenantId) -> Result<u32, FlowError> {
+    Ok(flows.store.usage().quota(tenant).await?.unwrap_or(flows.quota_per_day))
+}
+
+/// Days since 1970-01-01 UTC.
+fn day(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().div_euclid(86_400)
+}
+
+/// The date of such a day.
+pub fn date(day: i64) -> Date {
+    (OffsetDateTime::UNIX_EPOCH + Duration::days(day)).date()
+}
+
+fn midnight_after(now: OffsetDateTime) -> OffsetDateTime {
+    (now + Duration::DAY).replace_time(Time::MIDNIGHT)
+}

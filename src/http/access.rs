@@ -1,0 +1,211 @@
+//! The door of every route: how often somebody may knock, who it is, and what they may do. What comes through is a caller
+//! that the handlers need not look at again.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use actix_web::{
+    Error, HttpMessage, HttpRequest,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web::Data,
+};
+
+use super::{extract::flows, handlers::oauth::OAuthError, idempotency::REPLAYED, problem::Problem};
+use crate::{
+    auth::{Caller, Scope},
+    cache::{Policy, Rate, Rates, Verdict},
+    domain::usage::Operation,
+    flows::{
+        Flows,
+        tokens::{self, AuthenticationError},
+        usage::{self, Charge},
+    },
+};
+
+/// Who may call a resource; stands beside its path in the route table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, as often as they like: probes, which tell nobody anything.
+    Probe,
+    /// Anybody.
+    Open,
+    /// Any valid token.
+    AnyToken,
+    /// A token with this scope.
+    Needs(Scope),
+}
+
+/// A refused credential counts as so many requests: whoever guesses at them is slowed down first.
+const REFUSED_COST: u32 = 20;
+
+/// Around each resource. `allow`: the methods that it answers to.
+pub async fn guard<B: MessageBody + 'static>(
+    access: Access,
+    allow: &'static str,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let mut seen = Seen::default();
+    let admitted = admit(access, allow, request.request(), &mut seen).await;
+    let rates = request.app_data::<Data<Flows>>().map(|flows| flows.cache().rates());
+    let mut response = match admitted {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        // There RFC 6749 says what an error looks like.
+        Err(problem) if request.path().starts_with("/oauth/") => {
+            request.error_response(OAuthError::of_problem(&problem)).map_into_right_body()
+        }
+        Err(problem) => request.error_response(problem).map_into_right_body(),
+    };
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Ok(flows) = flows(response.request())
+    {
+        flows.cache().take(Policy::Address, &address(response.request()), REFUSED_COST - 1).await;
+    }
+    if let Some(rates) = rates.filter(|_| access != Access::Probe) {
+        seen.write(rates, response.headers_mut());
+    }
+    Ok(response)
+}
+
+async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Seen) -> Result<(), Problem> {
+    if access == Access::Probe {
+        return Ok(());
+    }
+    let flows = flows(request)?;
+    within_rate(flows, Policy::Address, &address(request), seen).await?;
+    // Another method is refused by the resource itself, whoever asks.
+    let answers = allow.split(", ").any(|method| method == request.method().as_str());
+    if access == Access::Open || !answers {
+        return Ok(());
+    }
+    let caller = identify(flows, request).await?;
+    within_rate(flows, Policy::Client, &caller.identity.to_string(), seen).await?;
+    if let Access::Needs(scope) = access
+        && !caller.may(scope)
+    {
+        return Err(Problem {
+            challenge: Some(r#"Bearer error="insufficient_scope""#),
+            ..Problem::new(StatusCode::FORBIDDEN, "scope_missing", format!("The credential lacks the scope `{scope}`."))
+        });
+    }
+    if let Some(operation) = metered(request) {
+        let charge = usage::charge(flows, caller.tenant, operation).await?;
+        if let Some(open) = request.extensions().get::<OpenCharge>() {
+            open.put(charge);
+        }
+    }
+    request.extensions_mut().insert(caller);
+    Ok(())
+}
+
+async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) -> Result<(), Problem> {
+    let verdict = flows.cache().take(policy, key, 1).await;
+    seen.note(policy, verdict);
+    if verdict.allowed {
+        return Ok(());
+    }
+    let rate = flows.cache().rates().of(policy).requests();
+    let detail = format!("More than {rate} requests a minute by this {}.", policy.as_str());
+    Err(Problem {
+        retry_after_s: Some(verdict.retry_after.as_secs() + 1),
+        ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+    })
+}
+
+async fn identify(flows: &Flows, request: &HttpRequest) -> Result<Caller, Problem> {
+    let token = bearer_token(request)?;
+    tokens::authenticate(flows, token).await.map_err(|error: AuthenticationError| error.into())
+}
+
+/// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.
+fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
+    let missing = || Problem {
+        challenge: Some("Bearer"),
+        ..Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "token_missing",
+            "Send an access token or an API key: `Authorization: Bearer …`.",
+        )
+    };
+    let mut given = request.headers().get_all(header::AUTHORIZATION);
+    let (Some(value), None) = (given.next(), given.next()) else { return Err(missing()) };
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+}
+
+/// The caller that the guard found. A handler that asks for one on an open route is our mistake: closed, not open.
+pub fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(Problem::internal)
+}
+
+fn address(_request: &HttpRequest) -> String {
+    "unknown".to_owned()
+}
+
+/// What counts against a tenant's day: the two calls that work on a face.
+fn metered(request: &HttpRequest) -> Option<Operation> {
+    if request.method() != actix_web::http::Method::POST {
+        return None;
+    }
+    match request.match_pattern()?.rsplit('/').next()? {
+        "enrolments" => Some(Operation::Enrolment),
+        "verifications" => Some(Operation::Verification),
+        _ => None,
+    }
+}
+
+/// What was charged for a request that is not answered yet. Held outside of the request, which a time-out drops.
+#[derive(Clone, Default)]
+pub struct OpenCharge(Arc<Mutex<Option<Charge>>>);
+
+impl OpenCharge {
+    fn put(&self, charge: Charge) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
+    }
+
+    /// Gives back what was charged for an answer that is our failure, or was given before.
+    pub fn settle(&self, flows: Data<Flows>, status: StatusCode, headers: Option<&HeaderMap>) {
+        let charge = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let replayed = headers.is_some_and(|headers| headers.contains_key(REPLAYED));
+        if let Some(charge) = charge
+            && (status.is_server_error() || replayed)
+        {
+            actix_web::rt::spawn(async move { usage::refund(&flows, charge).await });
+        }
+    }
+}
+
+/// How the request stands with each policy that it was counted under.
+#[derive(Default)]
+struct Seen(Vec<(Policy, Verdict)>);
+
+impl Seen {
+    fn note(&mut self, policy: Policy, verdict: Verdict) {
+        self.0.push((policy, verdict));
+    }
+
+    /// `RateLimit-Policy` and `RateLimit`, as the httpapi working group drafts them.
+    fn write(&self, rates: Rates, headers: &mut HeaderMap) {
+        let (mut policies, mut limits) = (String::new(), String::new());
+        for (position, (policy, verdict)) in self.0.iter().enumerate() {
+            let (comma, name) = (if position == 0 { "" } else { ", " }, policy.as_str());
+            let (quota, window) = (rates.of(*policy).requests(), Rate::WINDOW.as_secs());
+            let _infallible = write!(policies, r#"{comma}"{name}";q={quota};w={window}"#);
+            let (remaining, reset) = (verdict.remaining, verdict.reset.as_secs() + 1);
+            let _infallible = write!(limits, r#"{comma}"{name}";r={remaining};t={reset}"#);
+        }
+        for (name, value) in [("ratelimit-policy", policies), ("ratelimit", limits)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+}

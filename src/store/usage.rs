@@ -1,0 +1,119 @@
+//! What a tenant used on a day: enrolments and verifications, counted before they are done, exact to the request across
+//! processes and restarts.
+
+use diesel::prelude::*;
+
+use super::{
+    columns::parse,
+    conn::{Pool, Reach},
+    error::{Conflict, StoreError},
+    schema::main::{tenants, usage_days},
+};
+use crate::domain::{id::TenantId, usage::Operation};
+
+/// One day of a tenant, in days since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct UsageDay {
+    pub day: i64,
+    pub enrolments: i64,
+    pub verifications: i64,
+}
+
+impl UsageDay {
+    pub fn total(&self) -> i64 {
+        self.enrolments + self.verifications
+    }
+}
+
+pub struct Usage<'a> {
+    pub(super) pool: &'a Pool,
+}
+
+impl Usage<'_> {
+    /// Counts one operation, if the day's total is below `quota`. Whether it was counted.
+    pub async fn charge(
+        &self,
+        tenant: TenantId,
+        day: i64,
+        operation: Operation,
+        quota: u32,
+    ) -> Result<bool, StoreError> {
+        // Two first requests of a day at once: the second finds the row of the first.
+        loop {
+            let counted = self.pool.run(tenant, move |connection| {
+                let day_of_tenant = usage_days::table.find((tenant.to_string(), day));
+                let within = day_of_tenant
+                    .clone()
+                    .filter((usage_days::enrolments + usage_days::verifications).lt(i64::from(quota)));
+                let (enrolments, verifications) = one_of(operation);
+                let more = (
+                    usage_days::enrolments.eq(usage_days::enrolments + enrolments),
+                    usage_days::verifications.eq(usage_days::verifications + verifications),
+                );
+                if diesel::update(within).set(more).execute(connection)? > 0 {
+                    return Ok(true);
+                }
+                let there: i64 = day_of_tenant.count().get_result(connection)?;
+                if there > 0 || quota == 0 {
+                    return Ok(false);
+                }
+                let row = (
+                    usage_days::tenant_id.eq(tenant.to_string()),
+                    usage_days::day.eq(day),
+                    usage_days::enrolments.eq(enrolments),
+                    usage_days::verifications.eq(verifications),
+                );
+                diesel::insert_into(usage_days::table).values(row).execute(connection)?;
+                Ok(true)
+            });
+            match counted.await.map_err(|error| error.or_conflict(Conflict::Id)) {
+                Err(StoreError::Conflict(_)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes one back that was counted and not done.
+    pub async fn refund(&self, tenant: TenantId, day: i64, operation: Operation) -> Result<(), StoreError> {
+        let (enrolments, verifications) = one_of(operation);
+        let less = (
+            usage_days::enrolments.eq(usage_days::enrolments - enrolments),
+            usage_days::verifications.eq(usage_days::verifications - verifications),
+        );
+        let update = diesel::update(usage_days::table.find((tenant.to_string(), day))).set(less);
+        self.pool.run(tenant, move |connection| Ok(update.execute(connection).map(drop)?)).await
+    }
+
+    /// The days from `first` on that have something, newest first.
+    pub async fn days(&self, tenant: TenantId, first: i64) -> Result<Vec<UsageDay>, StoreError> {
+        let query = usage_days::table
+            .filter(usage_days::tenant_id.eq(tenant.to_string()))
+            .filter(usage_days::day.ge(first))
+            .order(usage_days::day.desc())
+            .select((usage_days::day, usage_days::enrolments, usage_days::verifications));
+        self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await
+    }
+
+    /// The tenant's own quota; `None`: the service's.
+    pub async fn quota(&self, tenant: TenantId) -> Result<Option<u32>, StoreError> {
+        let query = tenants::table.find(tenant.to_string()).select(tenants::quota_per_day);
+        let quota: Option<i64> = self.pool.run(Reach::Every, move |connection| Ok(query.first(connection)?)).await?;
+        quota.map(|quota| parse("tenants.quota_per_day", &quota.to_string())).transpose()
+    }
+
+    /// Gives a tenant a quota of its own, or takes it away again.
+    pub async fn set_quota(&self, tenant: TenantId, quota: Option<u32>) -> Result<(), StoreError> {
+        let update = diesel::update(tenants::table.find(tenant.to_string()))
+            .set(tenants::quota_per_day.eq(quota.map(i64::from)));
+        let updated = self.pool.run(Reach::Every, move |connection| Ok(update.execute(connection)?)).await?;
+        if updated == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    }
+}
+
+/// (enrolments, verifications)
+fn one_of(operation: Operation) -> (i64, i64) {
+    match operation {
+        Operation::Enrolment => (1, 0),
+        Operation::Verification => (0, 1),
+    }
+}
