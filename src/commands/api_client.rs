@@ -29,15 +29,37 @@ pub struct Refusal {
 impl ApiClient {
     /// Fetches an access token by client credentials.
     pub async fn sign_in(http: Client, base: String, credential: &Credential) -> Result<Self> {
-        let form = "grant_type=client_credentials";
-        let request = http
-            .post(format!("{base}/oauth/token"))
+        let stranger = Self { http, base, token: String::new() };
+        let token = stranger.buy_token(credential).await?;
+        Ok(Self { token, ..stranger })
+    }
+
+    pub async fn buy_token(&self, credential: &Credential) -> Result<String> {
+        let request = self
+            .http
+            .post(format!("{}/oauth/token", self.base))
             .basic_auth(&credential.client_id, Some(&credential.client_secret))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form);
+            .body("grant_type=client_credentials");
         let answer: Value = request.send().await?.error_for_status()?.json().await?;
-        let token = answer["access_token"].as_str().context("the token answer holds no access_token")?.to_owned();
-        Ok(Self { http, base, token })
+        Ok(answer["access_token"].as_str().context("the token answer holds no access_token")?.to_owned())
+    }
+
+    /// Whatever the answer is.
+    pub async fn get_status(&self, path: &str) -> Result<StatusCode> {
+        self.status(self.request(Method::GET, path)).await
+    }
+
+    /// The same for a call without a body.
+    pub async fn post_status(&self, path: &str) -> Result<StatusCode> {
+        self.status(self.request(Method::POST, path)).await
+    }
+
+    async fn status(&self, request: RequestBuilder) -> Result<StatusCode> {
+        let answer = request.send().await?;
+        let status = answer.status();
+        answer.bytes().await?;
+        Ok(status)
     }
 
     pub async fn create_subject(&self, external_ref: &str) -> Result<String> {

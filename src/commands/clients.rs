@@ -55,6 +55,15 @@ pub enum Command {
         /// The client's id
         client: ClientId,
     },
+    /// Give a tenant a daily quota of its own
+    Quota {
+        /// Name or id of the tenant
+        #[arg(long)]
+        tenant: String,
+        /// Enrolments and verifications a day; without it, VELUM_QUOTA_PER_DAY counts again
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+        per_day: Option<u32>,
+    },
 }
 
 pub async fn run(command: Command) -> Result<(), Failure> {
@@ -66,6 +75,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::List { tenant } => desk.list(tenant.as_deref()).await,
         Command::Disable { tenant, client } => desk.disable(&tenant, client).await,
+        Command::Quota { tenant, per_day } => desk.set_quota(&tenant, per_day).await,
     }
 }
 
@@ -159,6 +169,16 @@ impl Desk {
             other => failed(other),
         })?;
         println!("{client} is disabled");
+        Ok(())
+    }
+
+    async fn set_quota(&self, tenant: &str, per_day: Option<u32>) -> Result<(), Failure> {
+        let tenant = self.known_tenant(tenant).await?;
+        self.store.usage().set_quota(tenant.id, per_day).await.map_err(failed)?;
+        match per_day {
+            Some(per_day) => println!("{}: {per_day} enrolments and verifications a day", tenant.name),
+            None => println!("{}: as many a day as VELUM_QUOTA_PER_DAY says", tenant.name),
+        }
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub async fn run(args: &DemoArgs, face: &FaceSettings) -> Result<()> {
     let hopper = open(&args.samples.join(HOPPER))?;
 
     let spinner = progress::spinner("starting a server: making keys, loading models");
-    let mut server = LocalServer::start(face)?;
+    let mut server = LocalServer::start(face, &[])?;
     let client = server.ready().await?;
     spinner.finish_and_clear();
     println!("A server runs on this machine over HTTPS, with keys of its own that it has just made.\n");

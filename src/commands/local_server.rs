@@ -28,7 +28,8 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    pub fn start(face: &FaceSettings) -> Result<Self> {
+    /// `settings`: variables beyond those that every trial has.
+    pub fn start(face: &FaceSettings, settings: &[(&str, &str)]) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("velum-").tempdir().context("cannot make a temporary folder")?;
         let port = free_port()?;
         let log = fs::File::create(data.path().join("serve.log"))?;
@@ -45,8 +46,12 @@ impl LocalServer {
             .env("VELUM_MODELS_DIR", &face.models_dir)
             .env("VELUM_ONNXRUNTIME", &face.onnxruntime)
             .env("VELUM_LOG", "info")
-            // One person is verified more often here than anybody should be in a day.
+            // One client, one address and one person do more here than anybody should in a day.
             .env("VELUM_KEYHOLDER_BUDGET_PER_SUBJECT", "1000000")
+            .env("VELUM_RATE_CLIENT", "10000000")
+            .env("VELUM_RATE_ADDRESS", "10000000")
+            .env("VELUM_QUOTA_PER_DAY", "1000000000")
+            .envs(settings.iter().copied())
             .envs(face.embedder.as_ref().map(|id| ("VELUM_EMBEDDER", id.as_str())))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -66,15 +71,19 @@ impl LocalServer {
                 && let Ok(answer) = client.get(format!("{}/readyz", self.base)).send().await
                 && answer.status().is_success()
             {
-                let credential = fs::read(self.data.path().join("dev_client.json")).context("no dev_client.json")?;
-                let credential: Credential = serde_json::from_slice(&credential)?;
-                return ApiClient::sign_in(client, self.base.clone(), &credential).await;
+                return ApiClient::sign_in(client, self.base.clone(), &self.credential()?).await;
             }
             if start.elapsed() > START_TIMEOUT {
                 bail!("velum serve was not ready after {} s:\n{}", START_TIMEOUT.as_secs(), self.log());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Of the client that the server made at its first start.
+    pub fn credential(&self) -> Result<Credential> {
+        let credential = fs::read(self.data.path().join("dev_client.json")).context("no dev_client.json")?;
+        Ok(serde_json::from_slice(&credential)?)
     }
 
     /// Trusts the server's own certificate authority and nothing else.

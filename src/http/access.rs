@@ -171,12 +171,12 @@ impl OpenCharge {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
     }
 
-    /// Gives back what was charged for an answer that is our failure, or was given before.
+    /// Gives back what was charged where nothing was done: our failure, a conflict, an answer that was given before.
     pub fn settle(&self, flows: Data<Flows>, status: StatusCode, headers: Option<&HeaderMap>) {
         let charge = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let replayed = headers.is_some_and(|headers| headers.contains_key(REPLAYED));
         if let Some(charge) = charge
-            && (status.is_server_error() || replayed)
+            && (status.is_server_error() || status == StatusCode::CONFLICT || replayed)
         {
             actix_web::rt::spawn(async move { usage::refund(&flows, charge).await });
         }

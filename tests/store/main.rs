@@ -11,6 +11,7 @@
 mod consents;
 mod databases;
 mod erasure;
+mod idempotency;
 mod journal;
 mod keys;
 mod migrations;

@@ -1,5 +1,6 @@
 //! `velum bench`: where the time and the bytes go on this machine.
 
+mod access;
 mod service;
 pub mod stages;
 
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use self::{service::Service, stages::Stages};
+use self::{access::Access, service::Service, stages::Stages};
 use super::progress;
 use crate::{
     face::{FacePipeline, Runtime},
@@ -24,6 +25,12 @@ pub struct BenchArgs {
     /// Verifications over HTTPS; 0 leaves the server out
     #[arg(long, default_value_t = 1000)]
     verifications: usize,
+    /// Access tokens to buy, a hundred at a time; 0 leaves the access layer out
+    #[arg(long, default_value_t = 10_000)]
+    tokens: usize,
+    /// Redis for the access layer, as VELUM_REDIS_URL; without it the server counts by itself
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     /// Photo of one face to work on
     #[arg(long, value_name = "FILE", default_value = "samples/eileen_collins.png")]
     photo: PathBuf,
@@ -40,6 +47,11 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
         verifications => Some(Service::measure(face, &photos, verifications).await?),
     };
 
+    let access = match args.tokens {
+        0 => None,
+        tokens => Some(Access::measure(face, args.redis.as_deref(), tokens).await?),
+    };
+
     let workshop = Workshop::open(face)?;
     let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
     let Workshop { pipeline, keys, evaluation_key_bytes } = workshop;
@@ -53,8 +65,9 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
             "evaluation_key_memory_bytes": keys.evaluation.memory_bytes(),
             "stages_cpu_ms": stages.to_json(),
         });
-        if let (Some(service), Some(object)) = (&service, json.as_object_mut()) {
-            object.extend(service.to_json());
+        if let Some(object) = json.as_object_mut() {
+            object.extend(service.iter().flat_map(Service::to_json));
+            object.extend(access.iter().flat_map(Access::to_json));
         }
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());
@@ -76,6 +89,9 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     }
     if let Some(service) = &service {
         print!("{}", service.to_text());
+    }
+    if let Some(access) = &access {
+        print!("{}", access.to_text());
     }
     Ok(())
 }

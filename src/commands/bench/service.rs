@@ -39,7 +39,7 @@ impl Service {
     /// `photos[0]` is the one that latency and rate are measured with; all show the same person.
     pub async fn measure(face: &FaceSettings, photos: &[Photo], verifications: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
-        let mut server = LocalServer::start(face)?;
+        let mut server = LocalServer::start(face, &[])?;
         let client = server.ready().await?;
         let subject = client.create_subject("bench").await?;
         client.grant_consent(&subject).await?;

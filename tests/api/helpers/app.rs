@@ -31,9 +31,14 @@ pub struct TestApp {
 
 /// Runs a test on every database there is here.
 pub async fn each_database<F: Future<Output = ()>>(test: impl Fn(TestApp) -> F) {
-    test(TestApp::spawn(Kind::Sqlite, &[]).await).await;
+    each_database_with(&[], test).await;
+}
+
+/// The same with settings of the test's own.
+pub async fn each_database_with<F: Future<Output = ()>>(options: Options<'_>, test: impl Fn(TestApp) -> F) {
+    test(TestApp::spawn(Kind::Sqlite, options).await).await;
     if postgres_url().is_some() {
-        test(TestApp::spawn(Kind::Postgres, &[]).await).await;
+        test(TestApp::spawn(Kind::Postgres, options).await).await;
     }
 }
 
@@ -44,12 +49,29 @@ impl TestApp {
     }
 
     pub async fn spawn(kind: Kind, options: Options<'_>) -> Self {
-        engine::make_keys_once();
         let data_dir = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data_dir.path());
+        let clock = Arc::new(ManualClock::at(OffsetDateTime::now_utc()));
+        let running = Self::serve(data_dir.path(), &databases, options, Arc::clone(&clock)).await;
+        Self { databases, clock, running, data_dir }
+    }
+
+    /// Another process of the same deployment.
+    pub async fn twin(&self, options: Options<'_>) -> Running {
+        Self::serve(self.data_dir.path(), &self.databases, options, Arc::clone(&self.clock)).await
+    }
+
+    /// A server on a data folder and databases that may have served before.
+    pub async fn serve(
+        data_dir: &Path,
+        databases: &Databases,
+        options: Options<'_>,
+        clock: Arc<ManualClock>,
+    ) -> Running {
+        engine::make_keys_once();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let own = [
-            ("DATA_DIR", data_dir.path().display().to_string()),
+            ("DATA_DIR", data_dir.display().to_string()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("FHE_DIR", engine::fhe_dir().display().to_string()),
             ("MODELS_DIR", root.join("models").display().to_string()),
@@ -65,10 +87,9 @@ impl TestApp {
         let variables = own.chain(given).map(|(name, value)| (OsString::from(format!("{PREFIX}{name}")), value.into()));
         let settings = Settings::read(variables, Role::Serve).settings.unwrap_or_else(|problems| panic!("{problems}"));
 
-        let clock = Arc::new(ManualClock::at(OffsetDateTime::now_utc()));
         let engine = engine::engine(&settings);
-        let app = App::build_around(engine, settings, Arc::clone(&clock) as _).await.expect("the server starts");
-        Self { databases, clock, running: app.spawn().expect("the server listens"), data_dir }
+        let app = App::build_around(engine, settings, clock).await.expect("the server starts");
+        app.spawn().expect("the server listens")
     }
 
     /// A client of the tenant that the first start made, with every scope of an app.

@@ -111,6 +111,11 @@ impl Client {
         Self { token: Some(answer.json()["access_token"].as_str().expect("a token").to_owned()), ..self }
     }
 
+    /// The same caller, at another server of the same deployment.
+    pub fn at(&self, port: u16) -> Self {
+        Self { base: format!("https://localhost:{port}"), ..self.clone() }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {

@@ -5,9 +5,13 @@ mod client;
 pub mod databases;
 pub mod engine;
 pub mod photos;
+mod process;
+mod redis;
 
 pub use self::{
-    app::{TestApp, credential_in, each_database, onnxruntime},
+    app::{TestApp, credential_in, each_database, each_database_with, onnxruntime},
     client::{Answer, Client, WithForm, streamed},
     databases::Kind,
+    process::{Process, free_port},
+    redis::Redis,
 };

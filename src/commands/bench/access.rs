@@ -1,0 +1,138 @@
+//! What it costs to get through the door, over HTTPS against a server in a process of its own.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Map, Value, json};
+
+use super::percentile;
+use crate::{
+    commands::{local_server::LocalServer, progress},
+    settings::FaceSettings,
+};
+
+/// Requests of a kind, one after the other.
+const REQUESTS: usize = 2_000;
+/// Token requests at the same time.
+const AT_ONCE: usize = 100;
+
+pub struct Access {
+    redis: bool,
+    /// Median milliseconds of a request that nobody is asked about, and of others that pass the door.
+    probe_ms: f64,
+    admitted_ms: f64,
+    absent_ms: f64,
+    absent_and_counted_ms: f64,
+    tokens: usize,
+    tokens_failed: usize,
+    tokens_per_second: f64,
+    token_p50_ms: f64,
+    token_p95_ms: f64,
+}
+
+impl Access {
+    pub async fn measure(face: &FaceSettings, redis: Option<&str>, tokens: usize) -> Result<Self> {
+        let spinner = progress::spinner("starting a server");
+        let redis_url = redis.map(|url| ("VELUM_REDIS_URL", url));
+        let mut server = LocalServer::start(face, redis_url.as_slice())?;
+        let client = server.ready().await?;
+        let subject = client.create_subject("bench").await?;
+        client.erase(&subject).await?;
+        spinner.finish_and_clear();
+
+        // The first thousand warm up; paths alternate, so that a busy moment hits all of them alike.
+        let (gone, face) = (format!("/v1/subjects/{subject}"), format!("/v1/subjects/{subject}/verifications"));
+        let mut kinds: [Vec<f64>; 4] = Default::default();
+        let bar = progress::counted("at the door", REQUESTS * kinds.len());
+        for _ in 0..REQUESTS {
+            let [probe, admitted, absent, counted] = &mut kinds;
+            probe.push(timed(client.get_status("/livez")).await?);
+            admitted.push(timed(client.get_status("/v1/models")).await?);
+            absent.push(timed(client.get_status(&gone)).await?);
+            counted.push(timed(client.post_status(&face)).await?);
+            bar.inc(4);
+        }
+        bar.finish_and_clear();
+        let median = |times: &mut Vec<f64>| {
+            let mut warm = times.split_off(times.len() / 4);
+            warm.sort_by(f64::total_cmp);
+            percentile(&warm, 0.5)
+        };
+        let [probe_ms, admitted_ms, absent_ms, absent_and_counted_ms] = kinds.each_mut().map(median);
+
+        let credential = server.credential()?;
+        let bar = progress::counted("buying tokens", tokens);
+        let start = Instant::now();
+        let bought = stream::iter(0..tokens).map(|_| async {
+            let took = timed(client.buy_token(&credential)).await;
+            bar.inc(1);
+            took
+        });
+        let bought: Vec<Result<f64>> = bought.buffer_unordered(AT_ONCE).collect().await;
+        let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64();
+        bar.finish_and_clear();
+        let mut latencies: Vec<f64> = bought.iter().filter_map(|took| took.as_ref().ok().copied()).collect();
+        latencies.sort_by(f64::total_cmp);
+        Ok(Self {
+            redis: redis.is_some(),
+            probe_ms,
+            admitted_ms,
+            absent_ms,
+            absent_and_counted_ms,
+            tokens,
+            tokens_failed: tokens - latencies.len(),
+            tokens_per_second,
+            token_p50_ms: percentile(&latencies, 0.5),
+            token_p95_ms: percentile(&latencies, 0.95),
+        })
+    }
+
+    /// Address, token, revocation, rate: what a request that needs nothing else takes beyond a probe.
+    fn door_ms(&self) -> f64 {
+        self.admitted_ms - self.probe_ms
+    }
+
+    /// What counting against the quota adds.
+    fn count_ms(&self) -> f64 {
+        self.absent_and_counted_ms - self.absent_ms
+    }
+
+    pub fn to_json(&self) -> Map<String, Value> {
+        let members = [
+            ("access_redis", json!(self.redis)),
+            ("access_p50_ms", json!(self.door_ms())),
+            ("access_with_quota_p50_ms", json!(self.door_ms() + self.count_ms())),
+            ("tokens", json!(self.tokens)),
+            ("tokens_failed", json!(self.tokens_failed)),
+            ("tokens_per_second", json!(self.tokens_per_second)),
+            ("token_p50_ms", json!(self.token_p50_ms)),
+            ("token_p95_ms", json!(self.token_p95_ms)),
+        ];
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    pub fn to_text(&self) -> String {
+        format!(
+            "\naccess layer, {}, medians\n  probe, nobody is asked {:>14.2} ms\n  signature, revocation, rates {:>8.2} ms more\n  \
+             count against the quota {:>13.2} ms more\n  {} tokens, {AT_ONCE} at once: {} failed, {:.0} a second, p50 {:.0} ms, p95 \
+             {:.0} ms\n",
+            if self.redis { "with Redis" } else { "without Redis" },
+            self.probe_ms,
+            self.door_ms(),
+            self.count_ms(),
+            self.tokens,
+            self.tokens_failed,
+            self.tokens_per_second,
+            self.token_p50_ms,
+            self.token_p95_ms,
+        )
+    }
+}
+
+/// Milliseconds until the answer.
+async fn timed<T>(request: impl Future<Output = Result<T>>) -> Result<f64> {
+    let start = Instant::now();
+    request.await.context("the server did not answer")?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}

@@ -1,0 +1,110 @@
+//! `velum serve` as a process of its own.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{Client, credential_in, engine, onnxruntime};
+
+/// The program, stopped at the end whatever comes.
+pub struct Process {
+    pub port: u16,
+    child: Child,
+    data: PathBuf,
+}
+
+fn velum(data: &Path, port: u16) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
+    command
+        .env_clear()
+        .env("VELUM_DATA_DIR", data)
+        .env("VELUM_LISTEN", format!("127.0.0.1:{port}"))
+        .env("VELUM_FHE_DIR", engine::fhe_dir())
+        .env("VELUM_MODELS_DIR", root.join("models"))
+        .env("VELUM_ONNXRUNTIME", onnxruntime(root))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// A port that nobody has, a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Process {
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, |_| {})
+    }
+
+    /// With whatever `prepare` adds to the command.
+    pub fn start_with(data: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
+        engine::make_keys_once();
+        let port = free_port();
+        let mut command = velum(data, port);
+        prepare(&mut command);
+        let process = Self { child: command.arg("serve").spawn().unwrap(), port, data: data.to_owned() };
+        let begin = Instant::now();
+        while !velum(data, port).arg("healthcheck").stderr(Stdio::null()).status().unwrap().success() {
+            assert!(begin.elapsed() < Duration::from_secs(120), "the server does not become ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        process
+    }
+
+    /// Another command of the operator, beside this one.
+    pub fn command(&self) -> Command {
+        velum(&self.data, self.port)
+    }
+
+    pub fn authority(&self) -> PathBuf {
+        self.data.join("tls/ca.pem")
+    }
+
+    /// The client that the first start made.
+    pub async fn client(&self) -> Client {
+        let (id, secret) = credential_in(&self.data);
+        Client::stranger(&self.authority(), self.port).with_token(&id, &secret, "").await
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "the server does not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Resident memory in megabytes: now, and the most since [`Process::forget_peak`].
+    pub fn memory_mb(&self) -> (f64, f64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kilobytes = |name: &str| -> f64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/PID/status");
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (kilobytes("VmRSS:") / 1e3, kilobytes("VmHWM:") / 1e3)
+    }
+
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

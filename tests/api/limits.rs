@@ -1,0 +1,199 @@
+//! Rates, quotas and delays: exact across processes, kept where a restart must not forget them, tighter without Redis.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use velum::app::Running;
+
+use super::helpers::{
+    Answer, Client, Kind, Redis, TestApp, databases::postgres_url, each_database, each_database_with, photos,
+};
+
+/// The same caller, at another process.
+fn at(client: &Client, running: &Running) -> Client {
+    client.at(running.address.port())
+}
+
+fn statuses(answers: &[Answer], status: u16) -> usize {
+    answers.iter().filter(|answer| answer.status == StatusCode::from_u16(status).unwrap()).count()
+}
+
+/// One parameter of one policy in a `RateLimit` header.
+fn parameter(answer: &Answer, header: &'static str, policy: &str, name: &str) -> u64 {
+    let text = answer.header(header).unwrap_or_else(|| panic!("no {header}: {}", answer.text));
+    let policy = text.split(", ").find_map(|part| part.strip_prefix(&format!("\"{policy}\";")));
+    let found = policy.and_then(|rest| rest.split(';').find_map(|pair| pair.strip_prefix(&format!("{name}="))));
+    found.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_count_as_one() {
+    let redis = Redis::start();
+    let options = [("REDIS_URL", &*redis.url()), ("RATE_CLIENT", "50")];
+    let app = TestApp::spawn(Kind::Sqlite, &options).await;
+    let other = app.twin(&options).await;
+    let here = app.client().await;
+    let there = at(&here, &other);
+
+    let started = std::time::Instant::now();
+    let calls = (0..200).map(|number| if number % 2 == 0 { &here } else { &there });
+    let answers = join_all(calls.map(|client| client.get("/v1/models"))).await;
+    let refilled = started.elapsed().as_secs_f64() * 50.0 / 60.0;
+    let served = statuses(&answers, 200);
+    assert!(served >= 50 && served <= 50 + refilled.ceil() as usize, "{served} in {:?}", started.elapsed());
+    assert_eq!(served + statuses(&answers, 429), 200);
+
+    let refused = here.get("/v1/models").await.expect_problem(429, "rate_limited");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&wait), "one request is there again after 1.2 s: {wait}");
+    assert_eq!(parameter(&refused, "ratelimit-policy", "client", "q"), 50);
+    assert_eq!(parameter(&refused, "ratelimit-policy", "client", "w"), 60);
+    assert_eq!(parameter(&refused, "ratelimit", "client", "r"), 0);
+    assert!((50..=61).contains(&parameter(&refused, "ratelimit", "client", "t")));
+    assert!(parameter(&refused, "ratelimit", "address", "r") > 0);
+    // Another client has a rate of its own; probes have none.
+    app.foreign_client().await.get("/v1/models").await.expect(200);
+    assert_eq!(here.get("/livez").await.expect(200).header("ratelimit"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_each_process_lets_less_through_and_says_that_it_is_degraded() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(Kind::Sqlite, &[("REDIS_URL", &redis.url()), ("RATE_CLIENT", "40")]).await;
+    let client = app.client().await;
+    assert_eq!(client.get("/readyz").await.expect(200).json()["status"], "ok");
+    redis.kill();
+    let answers = join_all((0..20).map(|_| client.get("/v1/models"))).await;
+    assert!((10..=11).contains(&statuses(&answers, 200)), "a quarter of 40: {}", statuses(&answers, 200));
+    let ready = client.get("/readyz").await.expect(200).json();
+    assert_eq!(ready["status"], "degraded");
+    let of_redis = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "redis").unwrap();
+    assert_eq!(of_redis["status"], "unavailable");
+
+    redis.restart();
+    let begin = std::time::Instant::now();
+    while client.get("/readyz").await.json()["status"] != "ok" {
+        assert!(begin.elapsed() < Duration::from_secs(10), "Redis is not found again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.get("/v1/models").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_at_credentials_spends_the_rate_of_an_address_twenty_times_as_fast() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("RATE_ADDRESS", "100")]).await;
+    let mut stranger = app.stranger();
+    stranger.token = Some("velum_test_nonsense".to_owned());
+    for _ in 0..5 {
+        stranger.get("/v1/models").await.expect_problem(401, "api_key_invalid");
+    }
+    stranger.get("/v1/models").await.expect_problem(429, "rate_limited");
+    let form = [("grant_type", "client_credentials"), ("client_id", "a"), ("client_secret", "b")];
+    let refused = stranger.post_token(&form).await.expect(429);
+    assert_eq!(refused.json()["error"], "temporarily_unavailable");
+    assert!(refused.header("retry-after").is_some());
+    stranger.get("/readyz").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_exact_across_processes_and_restarts_and_comes_back_at_midnight() {
+    let options = [("QUOTA_PER_DAY", "5")];
+    each_database_with(&options, |app| async move {
+        let other = app.twin(&options).await;
+        let here = app.client().await;
+        let there = at(&here, &other);
+        let subject = here.consenting_subject().await;
+        let calls = (0..12).map(|number| if number % 2 == 0 { &here } else { &there });
+        let answers = join_all(calls.map(|client| client.enrol(&subject, photos::collins()))).await;
+        assert_eq!((statuses(&answers, 201), statuses(&answers, 429)), (5, 7));
+        let refused = answers.into_iter().find(|answer| answer.status == 429).unwrap();
+        let wait: u64 = refused.expect_problem(429, "quota_spent").header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=86_400).contains(&wait));
+
+        let usage = here.get("/v1/usage").await.expect(200).json();
+        assert_eq!((&usage["quota_per_day"], &usage["used"], &usage["remaining"]), (&5.into(), &5.into(), &0.into()));
+        assert_eq!((&usage["days"][0]["enrolments"], &usage["days"][0]["verifications"]), (&5.into(), &0.into()));
+        assert!(usage["resets_at"].as_str().unwrap().ends_with("T00:00:00Z"));
+
+        let restarted = app.twin(&options).await;
+        at(&here, &restarted).verify(&subject, photos::collins()).await.expect_problem(429, "quota_spent");
+        app.foreign_client().await.get("/v1/usage").await.expect(200);
+
+        app.clock.advance(time::Duration::seconds(wait as i64));
+        let here = app.client().await;
+        here.verify(&subject, photos::collins()).await.expect(201);
+        let usage = here.get("/v1/usage?days=2").await.expect(200).json();
+        assert_eq!((&usage["used"], &usage["days"][0]["verifications"]), (&1.into(), &1.into()));
+        assert_eq!(usage["days"][1]["enrolments"], 5);
+        assert_eq!(here.get("/v1/usage?days=1").await.json()["days"].as_array().unwrap().len(), 1);
+        here.get("/v1/usage?days=0").await.expect_problem(422, "validation_failed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_on_our_side_costs_nothing_of_the_quota() {
+    each_database(|app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        app.databases.execute(&app.databases.journal, "ALTER TABLE opened_verifications RENAME TO away");
+        client.verify(&subject, photos::collins()).await.expect_problem(503, "keyholder_unavailable");
+        let begin = std::time::Instant::now();
+        while client.get("/v1/usage").await.json()["used"] != 1 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "nothing is given back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_in_a_row_slow_down_the_next_attempt_and_a_restart_does_not_forget_them() {
+    let options = [("ATTEMPTS_FREE", "2")];
+    each_database_with(&options, |app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        for _ in 0..3 {
+            assert_eq!(client.verify(&subject, photos::hopper()).await.expect(201).json()["decision"], "no_match");
+        }
+        let blocked = client.verify(&subject, photos::collins()).await.expect_problem(429, "attempts_blocked");
+        let wait: i64 = blocked.header("retry-after").unwrap().parse().unwrap();
+        assert!((29..=31).contains(&wait), "{wait}");
+        let restarted = at(&client, &app.twin(&options).await).verify(&subject, photos::collins()).await;
+        drop(restarted.expect_problem(429, "attempts_blocked"));
+        let another = client.consenting_subject().await;
+        client.enrol(&another, photos::collins()).await.expect(201);
+        assert_eq!(client.verify(&another, photos::collins()).await.expect(201).json()["decision"], "match");
+
+        // The next failure doubles the wait; a match ends the series.
+        app.clock.advance(time::Duration::seconds(wait));
+        assert_eq!(client.verify(&subject, photos::hopper()).await.expect(201).json()["decision"], "no_match");
+        let blocked = client.verify(&subject, photos::collins()).await.expect_problem(429, "attempts_blocked");
+        let wait: i64 = blocked.header("retry-after").unwrap().parse().unwrap();
+        assert!((59..=61).contains(&wait), "{wait}");
+        app.clock.advance(time::Duration::seconds(wait));
+        let client = app.client().await;
+        assert_eq!(client.verify(&subject, photos::collins()).await.expect(201).json()["decision"], "match");
+        for _ in 0..2 {
+            assert_eq!(client.verify(&subject, photos::hopper()).await.expect(201).json()["decision"], "no_match");
+        }
+        assert_eq!(client.verify(&subject, photos::collins()).await.expect(201).json()["decision"], "match");
+        assert_eq!(app.databases.count(&app.databases.main, "verification_attempts", "1 = 1"), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_come_to_no_outcome_do_not_count() {
+    let app = TestApp::spawn(if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite }, &[]).await;
+    let client = app.client().await;
+    let subject = client.consenting_subject().await;
+    client.enrol(&subject, photos::collins()).await.expect(201);
+    client.verify(&subject, photos::hopper()).await.expect(201);
+    app.databases.execute(&app.databases.journal, "ALTER TABLE opened_verifications RENAME TO away");
+    client.verify(&subject, photos::hopper()).await.expect(503);
+    assert_eq!(app.databases.count(&app.databases.main, "verification_attempts", "failures = 1"), 1);
+}

@@ -1,0 +1,282 @@
+//! What was ended stays ended, on every process, whatever becomes of Redis.
+
+use std::{
+    collections::VecDeque,
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream};
+
+use super::helpers::{
+    Client, Kind, Process, Redis, TestApp, credential_in,
+    databases::{Databases, postgres_url},
+    photos,
+};
+
+/// From the answer to a revocation until no process accepts the token any more.
+const WITHIN: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 20;
+const TOKENS: usize = 10_000;
+
+struct House {
+    redis: Redis,
+    /// Two processes of one deployment.
+    processes: [Process; 2],
+    client: Client,
+    credential: (String, String),
+    _databases: Databases,
+    _data: tempfile::TempDir,
+}
+
+impl House {
+    async fn open() -> Self {
+        let (data, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+        let kind = if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite };
+        let databases = Databases::make(kind, data.path());
+        let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/test_only_rsa_2048_one.pem");
+        let own_key = data.path().join("token_key.pem");
+        std::fs::copy(key, &own_key).unwrap();
+        set_private(&own_key);
+        let serve = || {
+            Process::start_with(data.path(), |command| {
+                command
+                    .env("VELUM_DATABASE_URL", &databases.main)
+                    .env("VELUM_KEYSTORE_URL", &databases.keystore)
+                    .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal)
+                    .env("VELUM_DATABASE_POOL_SIZE", "8")
+                    .env("VELUM_REDIS_URL", redis.url())
+                    .env("VELUM_JWT_SIGNING_KEY_FILE", &own_key)
+                    .env("VELUM_RATE_CLIENT", "10000000")
+                    .env("VELUM_RATE_ADDRESS", "10000000")
+                    .env("VELUM_LOG", "error");
+            })
+        };
+        let processes = [serve(), serve()];
+        let client = processes[0].client().await;
+        let credential = credential_in(data.path());
+        Self { redis, processes, client, credential, _databases: databases, _data: data }
+    }
+
+    fn at(&self, number: usize) -> Client {
+        self.client.at(self.processes[number % 2].port)
+    }
+
+    async fn token(&self, number: usize) -> String {
+        let (id, secret) = &self.credential;
+        let bought = Client { token: None, ..self.at(number) }.with_token(id, secret, "subjects").await;
+        bought.token.unwrap()
+    }
+
+    async fn revoke(&self, number: usize, token: &str) {
+        let (id, secret) = &self.credential;
+        let form = [("token", token), ("client_id", id.as_str()), ("client_secret", secret.as_str())];
+        self.at(number).post_oauth("/oauth/revoke", &form).await.expect(200);
+    }
+}
+
+fn set_private(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+async fn status(client: &Client, token: &str) -> u16 {
+    let client = Client { token: Some(token.to_owned()), ..client.clone() };
+    client.get("/v1/models").await.status.as_u16()
+}
+
+/// What was revoked, and when the answer came.
+type Revoked = Arc<Mutex<VecDeque<(String, Instant)>>>;
+
+/// Asks both processes about tokens that were revoked a second ago or longer, all the time.
+fn watch(
+    house: &House,
+    revoked: &Revoked,
+    over: &Arc<AtomicBool>,
+    asked: &Arc<AtomicUsize>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    (0..4)
+        .map(|number| {
+            let (client, revoked) = (house.at(number), Arc::clone(revoked));
+            let (over, asked) = (Arc::clone(over), Arc::clone(asked));
+            tokio::spawn(async move {
+                let mut position = number;
+                while !over.load(Ordering::Relaxed) {
+                    let found = {
+                        let revoked = revoked.lock().unwrap();
+                        let old = revoked.iter().take_while(|(_, at)| at.elapsed() >= WITHIN).count();
+                        position = (position + 1) % old.max(1);
+                        // The newest of the old ones matter most.
+                        (old > 0).then(|| revoked[old - 1 - position % old.min(50)].clone())
+                    };
+                    let Some((token, at)) = found else {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        continue;
+                    };
+                    let status = status(&client, &token).await;
+                    assert_eq!(status, 401, "accepted {:?} after it was revoked", at.elapsed());
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ten_thousand_tokens_no_revoked_one_is_accepted_while_redis_dies_twenty_times() {
+    let mut house = House::open().await;
+    let (revoked, over, asked) = (Revoked::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let watchers = watch(&house, &revoked, &over, &asked);
+    let mut live = vec![];
+    for round in 0..ROUNDS {
+        let numbers = stream::iter(0..TOKENS / ROUNDS);
+        let tokens: Vec<String> = numbers.map(|number| house.token(number)).buffer_unordered(16).collect().await;
+        let (ended, kept) = tokens.split_at(tokens.len() / 2);
+        let revoking = stream::iter(ended.iter().enumerate()).for_each_concurrent(16, |(number, token)| {
+            let (house, revoked) = (&house, &revoked);
+            async move {
+                house.revoke(number, token).await;
+                revoked.lock().unwrap().push_back((token.clone(), Instant::now()));
+            }
+        });
+        let hung = round % 4 == 3;
+        let dying = async {
+            tokio::time::sleep(Duration::from_millis(20 + 37 * (round as u64 % 7))).await;
+            if hung {
+                house.redis.hang(true)
+            } else {
+                kill(&house.redis)
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        };
+        tokio::join!(revoking, dying);
+        match round % 4 {
+            3 => house.redis.hang(false),
+            2 => house.redis.restart_empty(),
+            _ => house.redis.restart(),
+        }
+        for (number, token) in kept.iter().take(20).enumerate() {
+            assert_eq!(status(&house.at(number), token).await, 200, "a live token is served throughout");
+        }
+        live.extend_from_slice(kept);
+    }
+    tokio::time::sleep(WITHIN).await;
+    over.store(true, Ordering::Relaxed);
+    for watcher in watchers {
+        watcher.await.unwrap();
+    }
+    let ended: Vec<String> = revoked.lock().unwrap().iter().map(|(token, _)| token.clone()).collect();
+    assert_eq!((ended.len(), live.len()), (TOKENS / 2, TOKENS / 2));
+    for (tokens, expected) in [(&ended, 401), (&live, 200)] {
+        let answers = stream::iter(tokens.iter().enumerate()).map(|(number, token)| {
+            let client = house.at(number);
+            async move { status(&client, token).await }
+        });
+        let wrong = answers.buffer_unordered(16).filter(|status| std::future::ready(*status != expected)).count().await;
+        assert_eq!(wrong, 0, "of {} that should be answered {expected}", tokens.len());
+    }
+    eprintln!("{} questions about revoked tokens while Redis died {ROUNDS} times", asked.load(Ordering::Relaxed));
+}
+
+fn kill(redis: &Redis) {
+    redis.signal("-KILL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_client_and_a_withdrawn_consent_hold_on_every_process() {
+    let mut house = House::open().await;
+    let subject = house.client.consenting_subject().await;
+    for round in 0..4 {
+        if round % 2 == 1 {
+            house.redis.kill();
+        }
+        let consent = house.client.consent(&subject).await;
+        house.at(round).withdraw(&subject, &consent).await.expect(200);
+        let refused = house.at(round + 1).enrol(&subject, photos::collins()).await;
+        drop(refused.expect_problem(403, "consent_required"));
+
+        let made = house.processes[0]
+            .command()
+            .env("VELUM_DATABASE_URL", &house._databases.main)
+            .args(["clients", "create", "--tenant", "another", "--name", "app", "--json"])
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+        let member = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("no {name}")).to_owned();
+        let (id, secret) = (member("client_id"), member("client_secret"));
+        let client = Client { token: None, ..house.client.clone() }.with_token(&id, &secret, "").await;
+        let token = client.token.clone().unwrap();
+        assert_eq!(status(&house.at(0), &token).await, 200);
+        assert_eq!(status(&house.at(1), &token).await, 200);
+        let disabled = house.processes[0]
+            .command()
+            .env("VELUM_DATABASE_URL", &house._databases.main)
+            .args(["clients", "disable", "--tenant", "another", &id])
+            .output()
+            .unwrap();
+        assert!(disabled.status.success(), "{}", String::from_utf8_lossy(&disabled.stderr));
+        tokio::time::sleep(WITHIN).await;
+        assert_eq!(status(&house.at(0), &token).await, 401);
+        assert_eq!(status(&house.at(1), &token).await, 401);
+        if round % 2 == 1 {
+            house.redis.restart();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copy_is_used_while_it_is_whole_and_not_believed_when_it_is_not() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(Kind::Sqlite, &[("REDIS_URL", &redis.url())]).await;
+    let (id, secret) = app.credential();
+    let clients: Vec<Client> = vec![app.client().await, app.client().await, app.client().await];
+    for client in &clients[..2] {
+        let form = [("token", client.token.as_deref().unwrap()), ("client_id", &id), ("client_secret", &secret)];
+        client.post_oauth("/oauth/revoke", &form).await.expect(200);
+    }
+    assert_eq!(redis.ask(&["ZCARD", "velum:revoked"]), "3", "two tokens and the version");
+    assert_eq!(redis.ask(&["ZSCORE", "velum:revoked", "version"]), "-3");
+    // The database forgets: what is refused now is refused by the copy.
+    app.databases.execute(&app.databases.main, "DELETE FROM revocations");
+    clients[0].get("/v1/models").await.expect_problem(401, "token_revoked");
+    clients[2].get("/v1/models").await.expect(200);
+
+    // One member lost, and the version with it, as an older file or an eviction would: the next request asks the database.
+    app.databases.execute(
+        &app.databases.main,
+        &format!(
+            "INSERT INTO revocations (version, member, expires_at) SELECT 3, 't:' || '{}', 4102444800000000",
+            token_id(&clients[2])
+        ),
+    );
+    redis.ask(&["FLUSHALL"]);
+    clients[2].get("/v1/models").await.expect_problem(401, "token_revoked");
+    let begin = Instant::now();
+    while redis.ask(&["ZSCORE", "velum:revoked", "version"]) != "-3" {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the copy is not made again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A copy of another database, further on than ours.
+    redis.ask(&["ZADD", "velum:revoked", "-99", "version"]);
+    let begin = Instant::now();
+    while redis.ask(&["ZSCORE", "velum:revoked", "version"]) != "-3" {
+        assert!(begin.elapsed() < Duration::from_secs(10), "a foreign copy is not replaced");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    clients[2].get("/v1/models").await.expect_problem(401, "token_revoked");
+}
+
+/// The `jti` of a client's token.
+fn token_id(client: &Client) -> String {
+    use base64::Engine as _;
+    let payload = client.token.as_deref().unwrap().split('.').nth(1).unwrap();
+    let payload = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    claims["jti"].as_str().unwrap().to_owned()
+}
