@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -33,15 +34,9 @@ impl LocalServer {
         let data = tempfile::Builder::new().prefix("velum-").tempdir().context("cannot make a temporary folder")?;
         let port = free_port()?;
         let log = fs::File::create(data.path().join("serve.log"))?;
-        let mut command = Command::new(std::env::current_exe()?);
-        // Whatever this shell is set up for, an operator's databases above all, is not for a trial.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
-        {
-            command.env_remove(name);
-        }
+        let mut command = program(data.path())?;
         command
             .arg("serve")
-            .env("VELUM_DATA_DIR", data.path())
             .env("VELUM_LISTEN", format!("127.0.0.1:{port}"))
             .env("VELUM_MODELS_DIR", &face.models_dir)
             .env("VELUM_ONNXRUNTIME", &face.onnxruntime)
@@ -80,6 +75,15 @@ impl LocalServer {
         }
     }
 
+    /// A client of a tenant of its own, made as an operator makes one.
+    pub async fn another_tenant(&self) -> Result<ApiClient> {
+        let output =
+            program(self.data.path())?.args(["clients", "create", "--tenant", "another", "--json"]).output()?;
+        let credential =
+            serde_json::from_slice(&output.stdout).context("velum clients create printed no credential")?;
+        ApiClient::sign_in(self.http_client()?, self.base.clone(), &credential).await
+    }
+
     /// Of the client that the server made at its first start.
     pub fn credential(&self) -> Result<Credential> {
         let credential = fs::read(self.data.path().join("dev_client.json")).context("no dev_client.json")?;
@@ -110,6 +114,16 @@ impl Drop for LocalServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// This program, on a data folder. Whatever this shell is set up for, an operator's databases above all, is not for a trial.
+fn program(data: &Path) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+        command.env_remove(name);
+    }
+    command.env("VELUM_DATA_DIR", data);
+    Ok(command)
 }
 
 fn free_port() -> Result<u16> {

@@ -6,6 +6,7 @@
 //! - CPU-heavy work runs in the [`compute::Compute`] pool, and images wait for it within the memory of
 //!   [`uploads::Uploads`]; who finds either full is told so at once.
 
+pub mod account;
 pub mod api_keys;
 pub mod clients;
 pub mod compute;

@@ -1,13 +1,10 @@
-//! What a tenant uses of its day, and what it did.
+//! What a tenant uses of its day.
 
 use time::{Date, Duration, OffsetDateTime, Time};
 
-use super::{FlowError, Flows, Page, PageRequest};
-use crate::domain::{
-    id::{SubjectId, TenantId},
-    usage::Operation,
-};
-pub use crate::store::{HistoryEntry, HistoryKind, TenantCounts, UsageDay};
+use super::{FlowError, Flows};
+use crate::domain::{id::TenantId, usage::Operation};
+pub use crate::store::UsageDay;
 
 /// An operation that was counted.
 #[derive(Debug, Clone, Copy)]
@@ -60,25 +57,6 @@ pub async fn usage(flows: &Flows, tenant: TenantId, days: u32) -> Result<Usage, 
         resets_at: midnight_after(now),
         days,
     })
-}
-
-/// What was done to whom and when, newest first; of a verification not how it came out.
-pub async fn history(
-    flows: &Flows,
-    tenant: TenantId,
-    subject: Option<SubjectId>,
-    page: PageRequest,
-) -> Result<Page<HistoryEntry>, FlowError> {
-    let rows = flows.store.history().list(tenant, subject, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<HistoryEntry>::cursor) })
-}
-
-pub async fn tenant_name(flows: &Flows, tenant: TenantId) -> Result<String, FlowError> {
-    Ok(flows.store.tenants().find(tenant).await?.name)
-}
-
-pub async fn counts(flows: &Flows, tenant: TenantId) -> Result<TenantCounts, FlowError> {
-    Ok(flows.store.history().counts(tenant, flows.now()).await?)
 }
 
 async fn quota(flows: &Flows, tenant: TenantId) -> Result<u32, FlowError> {

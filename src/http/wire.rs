@@ -18,10 +18,11 @@ use crate::{
     },
     flows::{
         self, Page, PageRequest,
+        account::{HistoryEntry, HistoryKind, TenantCounts},
         api_keys::{ApiKeyRow, IssuedApiKey, NewApiKey},
         consents::NewConsent,
         quality::Quality,
-        usage::{HistoryEntry, HistoryKind, TenantCounts, Usage, UsageDay},
+        usage::{Usage, UsageDay},
     },
 };
 

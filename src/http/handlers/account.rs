@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web::Data};
 
 use crate::{
     domain::id::SubjectId,
-    flows::{Flows, usage},
+    flows::{Flows, account, usage},
     http::{
         extract::{Caller, Query},
         problem::Problem,
@@ -15,7 +15,7 @@ use crate::{
 /// Who you are here, and what you may do.
 #[utoipa::path(get, path = "/v1/me", tag = "account", responses((status = 200, body = MeBody)))]
 pub async fn me(caller: Caller, flows: Data<Flows>) -> Result<HttpResponse, Problem> {
-    let tenant_name = usage::tenant_name(&flows, caller.tenant).await?;
+    let tenant_name = account::tenant_name(&flows, caller.tenant).await?;
     Ok(HttpResponse::Ok().json(MeBody {
         id: caller.identity.to_string(),
         tenant_id: caller.tenant.to_string(),
@@ -48,12 +48,12 @@ pub async fn history(
     let page = PageQuery { limit: query.limit, cursor: query.cursor }.try_into()?;
     let subject = query.subject_id.map(|text| text.parse::<SubjectId>()).transpose();
     let subject = subject.map_err(|error| Problem::invalid_field("subject_id", error))?;
-    let found = usage::history(&flows, caller.tenant, subject, page).await?;
+    let found = account::history(&flows, caller.tenant, subject, page).await?;
     Ok(HttpResponse::Ok().json(PageBody::of(found, HistoryBody::from)))
 }
 
 /// How much your tenant holds.
 #[utoipa::path(get, path = "/v1/stats", tag = "account", responses((status = 200, body = StatsBody)))]
 pub async fn stats(caller: Caller, flows: Data<Flows>) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(StatsBody::from(usage::counts(&flows, caller.tenant).await?)))
+    Ok(HttpResponse::Ok().json(StatsBody::from(account::counts(&flows, caller.tenant).await?)))
 }
