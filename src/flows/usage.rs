@@ -3,8 +3,11 @@
 use time::{Date, Duration, OffsetDateTime, Time};
 
 use super::{FlowError, Flows};
-use crate::domain::{id::TenantId, usage::Operation};
 pub use crate::store::UsageDay;
+use crate::{
+    domain::{id::TenantId, usage::Operation},
+    store::StoreError,
+};
 
 /// An operation that was counted.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +28,18 @@ pub async fn charge(flows: &Flows, tenant: TenantId, operation: Operation) -> Re
     Err(FlowError::QuotaSpent { quota, retry_after_s: u64::try_from(until_midnight.whole_seconds()).unwrap_or(0) + 1 })
 }
 
-/// For an operation that failed on our side, or was not carried out again.
-pub async fn refund(flows: &Flows, charge: Charge) -> Result<(), FlowError> {
-    Ok(flows.store.usage().refund(charge.tenant, charge.day, charge.operation).await?)
+/// For an operation that failed on our side, or was not carried out again. What failed may have been the database itself: it
+/// is asked again until it is back, for a while.
+pub async fn refund(flows: &Flows, charge: Charge) {
+    const TRIES: u32 = 60;
+    for _ in 0..TRIES {
+        match flows.store.usage().refund(charge.tenant, charge.day, charge.operation).await {
+            Ok(()) => return,
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+            Err(error) => return tracing::error!(error = &error as &dyn std::error::Error, "nothing was given back"),
+        }
+    }
+    tracing::error!(event = "refund_lost", tenant = %charge.tenant, "the database stayed away; nothing was given back");
 }
 
 /// A tenant's day, and the days before it.
