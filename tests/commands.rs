@@ -245,6 +245,25 @@ fn a_client_is_made_listed_and_disabled() {
 }
 
 #[test]
+fn a_client_is_made_for_a_role_or_with_scopes_of_its_own() {
+    let desk = Desk::new();
+    let create = |more: &[&str]| desk.run(&[&["clients", "create", "--tenant", "clinic", "--json"], more].concat());
+    for (choice, scope) in [
+        (["--role", "client-app"], "subjects consents faces:enrol faces:verify"),
+        (["--role", "compliance-officer"], "subjects consents dsr audit:read"),
+        (["--role", "operator"], ""),
+        (["--role", "admin"], "subjects consents faces:enrol faces:verify faces:identify dsr audit:read admin"),
+        (["--scopes", "faces:verify"], "faces:verify"),
+    ] {
+        let made: serde_json::Value = serde_json::from_str(&out(&create(&choice))).unwrap();
+        assert_eq!(made["scope"], scope, "{choice:?}");
+    }
+    assert_eq!(code(&create(&["--role", "root"])), 2);
+    assert_eq!(code(&create(&["--role", "operator", "--scopes", "admin"])), 2, "one or the other");
+    assert_eq!(code(&create(&["--scopes", ""])), 1, "none by mistake");
+}
+
+#[test]
 fn a_client_with_a_public_key_is_made_without_a_secret() {
     let desk = Desk::new();
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use velum::auth::{Role, Scope};
 use velum::http::openapi;
 use velum::settings::{Role, Settings};
 
@@ -40,6 +41,18 @@ fn every_error_code_of_the_api_is_explained() {
     let api = document("docs/api.md");
     let missing: Vec<_> = codes_of(&described).into_iter().filter(|code| !api.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
+}
+
+#[test]
+fn the_table_of_roles_says_what_each_may_do() {
+    let api = document("docs/api.md");
+    for scope in Scope::ALL {
+        let row = api.lines().find(|line| line.starts_with(&format!("| `{scope}` |")));
+        let cells: Vec<&str> = row.expect("a row for each scope").split('|').map(str::trim).collect();
+        let told: Vec<bool> = cells[3..=6].iter().map(|cell| *cell == "yes").collect();
+        let meant: Vec<bool> = Role::ALL.iter().map(|role| role.scopes().contains(scope)).collect();
+        assert_eq!(told, meant, "docs/api.md: {scope}");
+    }
 }
 
 #[test]

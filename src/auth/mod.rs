@@ -8,10 +8,12 @@ pub mod assertion;
 pub mod client_secret;
 mod idempotency;
 pub mod jwt;
+mod role;
 mod signing_key;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+pub use self::role::Role;
 use crate::domain::id::{ApiKeyId, ClientId, TenantId};
 
 /// Who calls, however he proved it.

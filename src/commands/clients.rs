@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Failure, settings};
 use crate::{
-    auth::{Scopes, assertion::AssertionKey, jwt::LONGEST_LIFE},
+    auth::{self, Scopes, assertion::AssertionKey, jwt::LONGEST_LIFE},
     domain::{
         clock::{Clock, SystemClock},
         id::{ClientId, TenantId},
@@ -31,9 +31,12 @@ pub enum Command {
         /// What the app is called
         #[arg(long, default_value = "app")]
         name: String,
-        /// Space-separated scopes
-        #[arg(long, default_value_t = Scopes::client_app())]
-        scopes: Scopes,
+        /// Whom it is for: client-app, compliance-officer, operator or admin; each is a set of scopes
+        #[arg(long, default_value_t = auth::Role::ClientApp, conflicts_with = "scopes")]
+        role: auth::Role,
+        /// Space-separated scopes, in place of a role
+        #[arg(long)]
+        scopes: Option<Scopes>,
         /// RSA public key (PEM) that the client signs with instead of knowing a secret (private_key_jwt, RFC 7523)
         #[arg(long, value_name = "FILE")]
         public_key: Option<PathBuf>,
@@ -70,8 +73,11 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
     let desk = Desk::open(&settings).await?;
     match command {
-        Command::Create { tenant, name, scopes, public_key, json } => {
-            desk.create(&tenant, name, scopes, public_key, json).await
+        Command::Create { tenant, name, role, scopes, public_key, json } => {
+            if scopes.as_ref().is_some_and(Scopes::is_empty) {
+                return Err(Failure::plain("--scopes names none; a client without any is made with --role operator"));
+            }
+            desk.create(&tenant, name, scopes.unwrap_or_else(|| role.scopes()), public_key, json).await
         }
         Command::List { tenant } => desk.list(tenant.as_deref()).await,
         Command::Disable { tenant, client } => desk.disable(&tenant, client).await,
@@ -107,9 +113,6 @@ impl Desk {
         public_key: Option<PathBuf>,
         as_json: bool,
     ) -> Result<(), Failure> {
-        if scopes.is_empty() {
-            return Err(Failure::plain("a client needs at least one scope"));
-        }
         let public_key = public_key.map(|path| read_public_key(&path)).transpose()?;
         let tenant = match self.tenant(tenant).await? {
             Some(tenant) => tenant,

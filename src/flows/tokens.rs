@@ -69,7 +69,8 @@ pub async fn issue(
     let client = authenticate_client(flows, credential).await?;
     let permitted: Scopes = client.scopes.join(" ").parse().map_err(FlowError::internal)?;
     let scopes = requested.unwrap_or_else(|| permitted.clone());
-    if scopes.is_empty() || !permitted.covers(&scopes) {
+    // An operator's client has no scope at all; any other asks for something.
+    if !permitted.covers(&scopes) || (scopes.is_empty() && !permitted.is_empty()) {
         return Err(TokenRequestError::InvalidScope);
     }
     let principal = Principal { tenant: client.tenant, client: client.id, scopes };

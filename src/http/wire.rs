@@ -384,7 +384,9 @@ pub struct TokenBody {
     pub token_type: &'static str,
     /// Seconds.
     pub expires_in: u64,
-    /// Space-separated.
+    /// Space-separated; absent where the client has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     pub scope: String,
 }
 
@@ -398,7 +400,9 @@ pub struct IntrospectionBody {
 
 #[derive(Serialize, ToSchema)]
 pub struct IntrospectedToken {
-    /// Space-separated.
+    /// Space-separated; absent where the token has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     scope: String,
     client_id: String,
     #[schema(example = "Bearer")]
@@ -439,7 +443,7 @@ pub struct NewApiKeyBody {
     /// What people call it. 1 to 100 bytes.
     #[schema(min_length = 1, max_length = 100, example = "back office")]
     pub name: String,
-    /// What it may do; nothing that its maker may not.
+    /// What it may do, nothing that its maker may not; none at all opens what needs no scope.
     #[schema(example = json!(["faces:verify"]))]
     pub scopes: Vec<String>,
     /// When it ends by itself; absent: never.
@@ -453,9 +457,6 @@ impl TryFrom<NewApiKeyBody> for NewApiKey {
         const NAME_BYTES_MAX: usize = 100;
         let scopes = body.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<Scopes, _>>();
         let scopes = scopes.map_err(|error| Problem::invalid_field("scopes", &error))?;
-        if scopes.is_empty() {
-            return Err(Problem::invalid_field("scopes", "names none"));
-        }
         let name = checked_text("name", body.name, NAME_BYTES_MAX)?;
         Ok(Self { name, scopes, expires_at: body.expires_at.map(|moment| moment.0) })
     }
