@@ -12,6 +12,7 @@ mod enrol;
 mod erase;
 mod idempotency;
 mod limits;
+mod matrix;
 mod outages;
 mod problems;
 mod process;

@@ -14,6 +14,7 @@ use reqwest::{
 use serde_json::{Value, json};
 use velum::tls;
 
+#[derive(Clone)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod photos;
 mod process;
 mod redis;
+mod tokens;
 
 pub use self::{
     app::{TestApp, credential_in, each_database, each_database_with, onnxruntime},
@@ -14,4 +15,5 @@ pub use self::{
     databases::Kind,
     process::{Process, free_port},
     redis::Redis,
+    tokens::{claims_of, signed_like, signing_key},
 };
