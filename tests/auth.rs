@@ -436,13 +436,15 @@ mod assertions {
         assert!(assertion.expires_at > NOW);
         assert!(verdict_on(|claims| claims["aud"] = AUDIENCES[0].into()).is_ok());
         assert!(verdict_on(|claims| claims["aud"] = json!(["elsewhere", AUDIENCES[0]])).is_ok());
+        // A NumericDate may have a fraction.
+        assert!(verdict_on(|claims| claims["exp"] = json!(NOW.unix_timestamp() as f64 + 59.5)).is_ok());
     }
 
     #[test]
     fn each_rule_of_rfc_7523_is_kept() {
         let now = NOW.unix_timestamp();
         type Change = fn(&mut Value, i64);
-        let cases: [(&str, Change, AssertionError); 14] = [
+        let cases: [(&str, Change, AssertionError); 16] = [
             ("another issuer", |claims, _| claims["iss"] = "cli_1".into(), AssertionError::WrongClient),
             ("another subject", |claims, _| claims["sub"] = "cli_1".into(), AssertionError::WrongClient),
             ("another audience", |claims, _| claims["aud"] = "https://elsewhere".into(), AssertionError::WrongAudience),
@@ -456,7 +458,13 @@ mod assertions {
             ("a long life", |claims, now| claims["exp"] = (now + 311).into(), AssertionError::WrongTime),
             ("from the future", |claims, now| claims["iat"] = (now + 11).into(), AssertionError::WrongTime),
             ("not valid yet", |claims, now| claims["nbf"] = (now + 11).into(), AssertionError::WrongTime),
+            (
+                "the last second of all time",
+                |claims, _| claims["exp"] = 253_402_300_799_i64.into(),
+                AssertionError::WrongTime,
+            ),
             ("beyond all time", |claims, _| claims["exp"] = i64::MAX.into(), AssertionError::WrongTime),
+            ("the first second of all", |claims, _| claims["exp"] = 0.into(), AssertionError::WrongTime),
         ];
         for (name, change, expected) in cases {
             assert_eq!(verdict_on(|claims| change(claims, now)), Err(expected), "{name}");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use velum::auth::{Role, Scope};
+use velum::auth::{self, Scope};
 use velum::http::openapi;
 use velum::settings::{Role, Settings};
 
@@ -16,6 +16,7 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "docs/api.md",
     "docs/compliance.md",
+    "docs/conformance.md",
     "docs/operations.md",
     "docs/threat-model.md",
     "models/LICENSES.md",
@@ -50,7 +51,7 @@ fn the_table_of_roles_says_what_each_may_do() {
         let row = api.lines().find(|line| line.starts_with(&format!("| `{scope}` |")));
         let cells: Vec<&str> = row.expect("a row for each scope").split('|').map(str::trim).collect();
         let told: Vec<bool> = cells[3..=6].iter().map(|cell| *cell == "yes").collect();
-        let meant: Vec<bool> = Role::ALL.iter().map(|role| role.scopes().contains(scope)).collect();
+        let meant: Vec<bool> = auth::Role::ALL.iter().map(|role| role.scopes().contains(scope)).collect();
         assert_eq!(told, meant, "docs/api.md: {scope}");
     }
 }
@@ -64,6 +65,37 @@ fn every_link_inside_the_repository_leads_somewhere() {
             assert!(file.is_empty() || target.exists(), "{name}: {link} leads nowhere");
         }
     }
+}
+
+/// `api/tokens::name` is a test function of tests/api/tokens.rs, `src/auth/api_key::name` one of that source.
+#[test]
+fn every_demand_of_the_rfcs_names_tests_that_exist_or_says_why_none_does() {
+    let conformance = document("docs/conformance.md");
+    let rows = conformance.lines().filter(|line| line.starts_with("| ")).map(|row| row.trim_matches(['|', ' ']));
+    let demands: Vec<&str> = rows.filter(|row| !row.starts_with("section")).collect();
+    let mut wrong = vec![];
+    for demand in &demands {
+        let kept_by = demand.rsplit(" | ").next().expect("a row has a last cell");
+        let tests: Vec<&str> = kept_by.split('`').filter(|word| word.contains("::")).collect();
+        let excused = kept_by.starts_with("does not apply: ") || kept_by.starts_with("not kept: ");
+        if tests.is_empty() != excused || tests.iter().any(|test| !is_a_test(test)) {
+            wrong.push(*demand);
+        }
+    }
+    assert!(wrong.is_empty(), "no such test, or no reason:\n{}", wrong.join("\n"));
+    assert!(demands.len() > 60, "found {} demands", demands.len());
+}
+
+fn is_a_test(reference: &str) -> bool {
+    let (file, name) = reference.split_once("::").expect("a file and a name");
+    let name = name.rsplit("::").next().expect("a name");
+    let path = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };
+    let source = fs::read_to_string(root().join(path)).unwrap_or_default();
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let function = format!("fn {name}()");
+    lines
+        .windows(2)
+        .any(|pair| (pair[0] == "#[test]" || pair[0].starts_with("#[tokio::test")) && pair[1].contains(&function))
 }
 
 /// Every code named in the description of a refusal under /v1.

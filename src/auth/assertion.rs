@@ -63,10 +63,21 @@ pub struct Assertion {
 struct Claims {
     iss: String,
     sub: String,
-    exp: i64,
-    nbf: Option<i64>,
-    iat: Option<i64>,
+    exp: NumericDate,
+    nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
     jti: Option<String>,
+}
+
+/// Seconds since 1970, with or without a fraction (RFC 7519, section 2): many clients send what their clock says.
+#[derive(Clone, Copy, Deserialize)]
+struct NumericDate(f64);
+
+impl NumericDate {
+    /// The fraction cut off; what lies beyond all time stays there.
+    fn seconds(self) -> i64 {
+        self.0 as i64
+    }
 }
 
 /// The client that an assertion claims to come from. Nothing is proven yet.
@@ -127,15 +138,17 @@ impl AssertionKey {
         if claims.iss != client || claims.sub != client {
             return Err(AssertionError::WrongClient);
         }
-        let instant = |seconds| OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| AssertionError::WrongTime);
-        let expires_at = instant(claims.exp)?;
-        let begins_at = claims.nbf.max(claims.iat).map(instant).transpose()?;
-        let in_time = expires_at + LEEWAY > now
-            && expires_at <= now + LIFETIME_MAX + LEEWAY
-            && begins_at.is_none_or(|begins_at| begins_at <= now + LEEWAY);
+        let (now, leeway) = (now.unix_timestamp(), LEEWAY.whole_seconds());
+        let expires_at = claims.exp.seconds();
+        let begun = |begins_at: NumericDate| begins_at.seconds() <= now + leeway;
+        let in_time = expires_at > now - leeway
+            && expires_at <= now + leeway + LIFETIME_MAX.whole_seconds()
+            && claims.nbf.is_none_or(begun)
+            && claims.iat.is_none_or(begun);
         if !in_time {
             return Err(AssertionError::WrongTime);
         }
+        let expires_at = OffsetDateTime::from_unix_timestamp(expires_at).map_err(|_| AssertionError::WrongTime)?;
         let id = claims.jti.filter(|id| (1..=ID_BYTES_MAX).contains(&id.len())).ok_or(AssertionError::NoId)?;
         Ok(Assertion { id, expires_at: expires_at + LEEWAY })
     }

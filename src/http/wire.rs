@@ -1,8 +1,8 @@
 //! The JSON shapes of requests and answers. Requests refuse unknown members and become domain types by `TryFrom`;
 //! answers are made from domain types by `From`. No domain type is ever serialised itself.
 
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use time::{OffsetDateTime, serde::rfc3339};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
@@ -29,7 +29,13 @@ use crate::{
 /// A moment, as RFC 3339 writes it; ours are in UTC.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-11-20T12:00:00Z")]
-pub struct Timestamp(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
+pub struct Timestamp(#[serde(serialize_with = "rfc3339::serialize", deserialize_with = "in_utc")] pub OffsetDateTime);
+
+/// The last second of the year 9999 in New York is one that UTC has no name for.
+fn in_utc<'de, D: Deserializer<'de>>(given: D) -> Result<OffsetDateTime, D::Error> {
+    let moment = rfc3339::deserialize(given)?;
+    moment.checked_to_utc().map(Into::into).ok_or_else(|| D::Error::custom("a moment beyond the year 9999"))
+}
 
 impl From<OffsetDateTime> for Timestamp {
     fn from(moment: OffsetDateTime) -> Self {

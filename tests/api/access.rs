@@ -87,7 +87,7 @@ async fn bad_tokens_are_refused_alike() {
 
     app.stranger().get("/v1/subjects").await.expect_problem(401, "token_missing");
     let missing = app.stranger().get("/v1/subjects").await;
-    assert_eq!(missing.header("www-authenticate"), Some("Bearer"));
+    assert_eq!(missing.header("www-authenticate"), Some(r#"Bearer realm="velum""#));
     let mut parts: Vec<String> = good.split('.').map(str::to_owned).collect();
     let unsigned = BASE64_STANDARD.encode(r#"{"alg":"none","typ":"at+jwt"}"#);
     for bad in [

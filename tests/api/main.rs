@@ -13,6 +13,7 @@ mod erase;
 mod idempotency;
 mod limits;
 mod matrix;
+mod oauth_rfc;
 mod outages;
 mod problems;
 mod process;
