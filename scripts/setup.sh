@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine with a Rust toolchain to where Velum builds and runs: packages and the ONNX Runtime library.
 # Starts no service, changes no setting, may be run again at any time.
-# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs (PostgreSQL, Redis, Chromium, shellcheck, venv)
+# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs (PostgreSQL, Redis, Chromium, g++, shellcheck, venv)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -11,7 +11,7 @@ command -v dpkg-query >/dev/null || fail "this script knows Debian and its relat
 
 packages=(ca-certificates gcc libc6-dev libpq-dev python3 python3-pip)
 # util-linux: setpriv, for Postgres refuses to run as root
-[ "${1:-}" = --tests ] && packages+=(chromium postgresql python3-venv redis-server shellcheck util-linux)
+[ "${1:-}" = --tests ] && packages+=(chromium curl g++ postgresql python3-venv redis-server shellcheck util-linux)
 
 no_cluster=/etc/postgresql-common/createcluster.d/velum-test.conf
 if [ "${1:-}" = --tests ] && ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then

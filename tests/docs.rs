@@ -18,6 +18,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/compliance.md",
     "docs/conformance.md",
     "docs/operations.md",
+    "docs/testing.md",
     "docs/threat-model.md",
     "models/LICENSES.md",
     "samples/README.md",

@@ -32,7 +32,7 @@ use crate::domain::face::UploadedImage;
 /// For a PNG's rows and unpacked metadata; the picture itself is ours and bounded by [`container`].
 const SCRATCH_BYTES_MAX: u64 = 16 << 20;
 
-pub(super) fn decode(image: &UploadedImage) -> Result<RgbImage, FaceError> {
+pub fn decode(image: &UploadedImage) -> Result<RgbImage, FaceError> {
     let bytes = image.expose_bytes();
     if bytes.len() > UploadedImage::BYTES_MAX {
         return Err(FaceError::TooLarge);

@@ -7,7 +7,7 @@ pub mod align;
 mod candidates;
 pub mod card;
 pub mod container;
-mod decode;
+pub mod decode;
 pub mod detect;
 mod embed;
 mod feed;

@@ -173,8 +173,9 @@ impl ParameterSetConformant for SecretBody {
     type ParameterSet = ();
 
     fn is_conformant(&self, (): &()) -> bool {
-        self.glwe.glwe_dimension() == GLWE_DIMENSION
-            && self.glwe.polynomial_size() == POLYNOMIAL_SIZE
+        // The size first: the library divides by it to find the dimension.
+        self.glwe.polynomial_size() == POLYNOMIAL_SIZE
+            && self.glwe.glwe_dimension() == GLWE_DIMENSION
             && self.glwe.as_ref().len() == WIDE_LWE_DIMENSION.0
             && self.glwe.as_ref().iter().all(|&bit| bit <= 1)
     }

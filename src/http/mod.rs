@@ -7,7 +7,7 @@ mod idempotency;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
-mod upload;
+pub mod upload;
 pub mod wire;
 
 use std::time::Duration;
