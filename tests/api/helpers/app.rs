@@ -81,6 +81,9 @@ impl TestApp {
             ("KEYHOLDER_JOURNAL_URL", databases.journal.clone()),
             ("DATABASE_POOL_SIZE", "4".to_owned()),
             ("HTTP_WORKERS", "1".to_owned()),
+            // Tests of limits set their own.
+            ("RATE_CLIENT", "1000000".to_owned()),
+            ("RATE_ADDRESS", "1000000".to_owned()),
         ];
         let own = own.into_iter().filter(|(name, _)| !options.iter().any(|(other, _)| name == other));
         let given = options.iter().map(|(name, value)| (*name, (*value).to_owned()));
