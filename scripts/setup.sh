@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine with a Rust toolchain to where Velum builds and runs: packages and the ONNX Runtime library.
 # Starts no service, changes no setting, may be run again at any time.
-# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs (PostgreSQL, Redis, Chromium, g++, shellcheck, venv)
+# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs (PostgreSQL, Redis, nginx, Chromium, g++, shellcheck, venv)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -11,17 +11,27 @@ command -v dpkg-query >/dev/null || fail "this script knows Debian and its relat
 
 packages=(ca-certificates gcc libc6-dev libpq-dev python3 python3-pip)
 # util-linux: setpriv, for Postgres refuses to run as root
-[ "${1:-}" = --tests ] && packages+=(chromium curl g++ postgresql python3-venv redis-server shellcheck util-linux)
+[ "${1:-}" = --tests ] && packages+=(chromium curl g++ libnginx-mod-stream nginx-light postgresql python3-venv redis-server
+    shellcheck util-linux)
 
 no_cluster=/etc/postgresql-common/createcluster.d/velum-test.conf
-if [ "${1:-}" = --tests ] && ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
-    # Debian's package makes and starts a database server of its own; the tests bring theirs, so it is told not to.
-    # shellcheck disable=SC2046 # none, "env" or "sudo --non-interactive"
-    step 1m "no database server of Debian's own" $(as_root) \
-        sh -c "mkdir -p ${no_cluster%/*} && echo 'create_main_cluster = false' >$no_cluster"
+no_start=/usr/sbin/policy-rc.d
+is_there() { compgen -G "/usr/lib/postgresql/*/bin/initdb" && [ -x /usr/sbin/nginx ] && [ -x /usr/bin/redis-server ]; }
+if [ "${1:-}" = --tests ] && ! is_there >/dev/null; then
+    # Debian's packages make and start servers of their own; the tests bring theirs, so they are told not to.
+    become=$(as_root)
+    undo=("$no_cluster")
+    [ -e "$no_start" ] || undo+=("$no_start")
+    # shellcheck disable=SC2086 # $become is none, "env" or "sudo --non-interactive"
+    trap 'status=$?; $become rm -f "${undo[@]}"; explain_exit $status' EXIT
+    # shellcheck disable=SC2086
+    step 1m "no servers of Debian's own" $become sh -c "
+        mkdir -p ${no_cluster%/*} && echo 'create_main_cluster = false' >$no_cluster
+        [ -e $no_start ] || { printf '#!/bin/sh\nexit 101\n' >$no_start && chmod 755 $no_start; }"
     install_packages "${packages[@]}"
-    # shellcheck disable=SC2046
-    step 1m "that setting removed again" $(as_root) rm -f "$no_cluster"
+    # shellcheck disable=SC2086
+    step 1m "those settings removed again" $become rm -f "${undo[@]}"
+    trap 'explain_exit $?' EXIT
 else
     install_packages "${packages[@]}"
 fi

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::{
-    App as Routes, HttpServer,
+    App as Routes,
     dev::{Server, ServerHandle},
     middleware::from_fn,
     web::Data,
@@ -26,8 +26,8 @@ use crate::{
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::keys::{EvaluationKey, PublicKey},
-    flows::{self, Flows, compute::Compute, uploads::Uploads},
-    http::{self, middleware::Draining},
+    flows::{self, Flows, addresses::AddressKeys, compute::Compute, uploads::Uploads},
+    http::{self, address::TrustedProxies, listener::Listening, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError},
     settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings},
@@ -43,8 +43,8 @@ const TOKEN_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
 /// How often counters that nobody asks for any more are let go.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
-/// A client that was answered before it had sent everything may still read the answer.
-const LINGER: Duration = Duration::from_secs(2);
+/// How soon a new period of the key for addresses is noticed.
+const ADDRESS_KEY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the program does not start. Each is a sentence for the operator, with its causes behind it.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +136,8 @@ impl App {
         let keystore =
             KeyStore::connect(storage.keystore.expose_text(), storage.pool_size, secrets.key_encryption_keys).await;
         let keystore = ready("keystore", &settings, keystore, KeyStore::database).await?;
+        let address_keys = AddressKeys::load(&keystore, settings.server.address_key_period, clock.now()).await;
+        let address_keys = address_keys.map_err(|source| StartError::Database { name: "keystore", source })?;
         let keyholder = keyholder(&settings, development.as_ref(), &engine, &clock).await?;
         let compute = Compute::start(settings.compute.workers, settings.compute.queue).map_err(StartError::Compute)?;
 
@@ -149,6 +151,7 @@ impl App {
             evaluation_key: engine.evaluation_key,
             tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
             pepper: secrets.pepper,
+            address_keys,
             environment: match settings.mode {
                 Mode::Production => Environment::Live,
                 Mode::Embedded => Environment::Test,
@@ -202,7 +205,8 @@ impl App {
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
         let Self { flows, draining, authority, token_keys, .. } = self;
-        let mut beside = vec![tokio::spawn(keep_counters(flows.clone()))];
+        let mut beside =
+            vec![tokio::spawn(keep_counters(flows.clone())), tokio::spawn(renew_address_key(flows.clone()))];
         if flows.cache().revocations().is_some() {
             beside.push(tokio::spawn(keep_revocations(flows.clone())));
         }
@@ -286,6 +290,14 @@ async fn renew_token_keys(folder: PathBuf, flows: Data<Flows>) {
     }
 }
 
+/// At the turn of a period addresses are hashed under another key.
+async fn renew_address_key(flows: Data<Flows>) {
+    loop {
+        sleep(ADDRESS_KEY_INTERVAL).await;
+        flows::addresses::renew_key(&flows).await;
+    }
+}
+
 fn serve(
     listener: TcpListener,
     settings: &ServerSettings,
@@ -294,25 +306,27 @@ fn serve(
     draining: Draining,
 ) -> io::Result<Server> {
     let (draining, limits) = (Data::new(draining), http::Limits { request_timeout: settings.request_timeout });
-    let server = HttpServer::new(move || {
+    let proxies = TrustedProxies(settings.trusted_proxies.clone());
+    let introduced_by = settings.proxy_protocol.then(|| proxies.clone());
+    let proxies = Data::new(proxies);
+    let routes = move || {
         Routes::new()
             .app_data(flows.clone())
             .app_data(draining.clone())
+            .app_data(proxies.clone())
             .app_data(limits)
             .wrap(from_fn(http::middleware::around))
             .configure(http::configure)
-    });
-    let stop_timeout = settings.stop_timeout.saturating_sub(NOTICE).as_secs();
-    let server = server
-        .disable_signals()
-        .workers(settings.workers)
-        .max_connections(settings.connections_max)
-        .client_request_timeout(settings.head_timeout)
-        .client_disconnect_timeout(LINGER)
-        .tls_handshake_timeout(settings.head_timeout)
-        .shutdown_timeout(stop_timeout)
-        .listen_rustls_0_23(listener, tls)?;
-    Ok(server.run())
+    };
+    let listening = Listening {
+        tls,
+        workers: settings.workers,
+        connections_max: settings.connections_max,
+        head_timeout: settings.head_timeout,
+        stop_timeout: settings.stop_timeout.saturating_sub(NOTICE),
+        introduced_by,
+    };
+    http::listener::serve(listener, listening, routes)
 }
 
 /// Makes keys and certificates in the embedded mode; in production nothing makes itself.

@@ -117,6 +117,26 @@ fn a_problem_says_what_was_expected_and_what_was_found() {
 }
 
 #[test]
+fn proxies_are_networks_and_the_proxy_protocol_needs_some() {
+    let server = |variables: &[(&str, &str)]| read(variables).settings.unwrap().server;
+    assert!(server(&[]).trusted_proxies.is_empty() && !server(&[]).proxy_protocol);
+    assert_eq!(server(&[]).address_key_period, time::Duration::DAY);
+    let listed = ("VELUM_TRUSTED_PROXIES", "10.0.0.7/8, ::1");
+    assert_eq!(server(&[listed]).trusted_proxies.to_string(), "10.0.0.0/8,::1/128");
+    assert!(server(&[listed, ("VELUM_PROXY_PROTOCOL", "true")]).proxy_protocol);
+    assert_eq!(complaints(read(&[("VELUM_PROXY_PROTOCOL", "true")])), ["VELUM_TRUSTED_PROXIES"]);
+    for (name, bad) in [
+        ("VELUM_TRUSTED_PROXIES", "proxy.internal"),
+        ("VELUM_TRUSTED_PROXIES", "10.0.0.0/8,"),
+        ("VELUM_PROXY_PROTOCOL", "yes"),
+        ("VELUM_ADDRESS_KEY_HOURS", "0"),
+        ("VELUM_ADDRESS_KEY_HOURS", "169"),
+    ] {
+        assert_eq!(complaints(read(&[(name, bad)])), [name], "{bad}");
+    }
+}
+
+#[test]
 fn an_empty_value_is_not_a_value() {
     for name in ["VELUM_MODE", "VELUM_LISTEN", "VELUM_ISSUER", "VELUM_JWT_SIGNING_KEY", "VELUM_DATABASE_URL"] {
         for empty in ["", "  ", "\n"] {

@@ -18,7 +18,7 @@ const DOORS: &[(&str, &str)] = &[
     ("cache", "domain"),
     ("store", "vault domain"),
     ("keyholder", "fhe store tls domain"),
-    // vault: only to carry a person's DataKey from the key store to the store.
+    // vault: only to carry a person's DataKey from the key store to the store, and to keep the key that hashes addresses.
     ("flows", "face fhe vault store auth cache keyholder domain"),
     ("http", "flows auth cache tls domain"),
     ("settings", "http flows keyholder store cache auth vault fhe face tls telemetry domain"),
@@ -32,7 +32,12 @@ const DOORS: &[(&str, &str)] = &[
 const HOMES: &[(&str, &str)] = &[
     ("actix_web", "http/ keyholder/server.rs app.rs"),
     ("actix_multipart", "http/"),
-    ("actix_tls", "keyholder/server.rs"),
+    ("actix_tls", "keyholder/server.rs http/listener.rs"),
+    ("actix_http", "http/listener.rs"),
+    ("actix_server", "http/listener.rs"),
+    ("actix_service", "http/listener.rs"),
+    ("ppp", "http/proxy_protocol.rs"),
+    ("ipnet", "domain/network.rs"),
     ("utoipa", "http/"),
     ("utoipa_swagger_ui", "http/"),
     ("zune_jpeg", "face/decode.rs"),

@@ -10,9 +10,12 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use velum::{
-    domain::id::{SubjectId, TenantId},
+    domain::{
+        id::{SubjectId, TenantId},
+        network::ClientAddress,
+    },
     vault::{
-        BlindIndexKey, DataKey, KekId, KeyEncryptionKeys, Place, VaultError, WrappedKey,
+        AddressKey, BlindIndexKey, DataKey, KekId, KeyEncryptionKeys, Place, VaultError, WrappedKey,
         envelope::KeyEncryptionKey,
         field::OVERHEAD_BYTES,
         keyring::{self, KeyringError},
@@ -121,6 +124,22 @@ fn an_unlisted_key_encryption_key_is_its_own_error() {
     let refused = keks("2026-11", &[("2026-11", 2)]).unwrap(&old, tenant, subject).err().unwrap();
     assert_eq!(refused, VaultError::UnknownKey("2025-11".to_owned()));
     assert_eq!(refused.code(), "key_encryption_key_unknown");
+}
+
+#[test]
+fn an_address_key_serves_its_own_period_and_is_no_data_key() {
+    let keks = keks("a", &[("a", 1), ("b", 1)]);
+    let address = ClientAddress::new([203, 0, 113, 7].into());
+    let key = AddressKey::generate().unwrap();
+    let wrapped = keks.wrap_address_key(&key, 1_000).unwrap();
+    assert_eq!(keks.unwrap_address_key(&wrapped, 1_000).unwrap().hash(address), key.hash(address));
+    let not_authentic = |result: Result<AddressKey, VaultError>| result.err() == Some(VaultError::NotAuthentic);
+    assert!(not_authentic(keks.unwrap_address_key(&wrapped, 1_001)));
+    let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+    assert_eq!(keks.unwrap(&wrapped, tenant, subject).err(), Some(VaultError::NotAuthentic));
+    let of_a_person = keks.wrap(&data_key(), tenant, subject).unwrap();
+    assert!(not_authentic(keks.unwrap_address_key(&of_a_person, 1_000)));
+    assert!(not_authentic(keks.unwrap_address_key(&WrappedKey { kek: "b".to_owned(), ..wrapped }, 1_000)));
 }
 
 #[test]

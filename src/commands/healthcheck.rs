@@ -1,12 +1,22 @@
 //! `velum healthcheck`: one question to the server of this machine, answered by the exit code.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use reqwest::Url;
+use tokio::{
+    io::{AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
 
 use super::{Failure, settings};
 use crate::{
+    http::proxy_protocol,
     settings::{Role, Settings},
     tls,
 };
@@ -26,7 +36,11 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
-    let address = local_address(settings.server.listen);
+    let mut address = local_address(settings.server.listen);
+    if settings.server.proxy_protocol {
+        let introduced = introduced(address).await;
+        address = introduced.map_err(|error| Failure::because("the server was not asked", error))?;
+    }
     let url = url(&settings, arguments.name, address)?;
     let self_made = settings.data_dir.join("tls").join("ca.pem");
     let authority = arguments.ca.or(settings.server.tls_authority).unwrap_or(self_made);
@@ -53,6 +67,19 @@ async fn ask(url: Url, trust: rustls::ClientConfig, address: SocketAddr) -> reqw
         .timeout(ANSWER_TIME_MAX)
         .build()?;
     client.get(url).send().await
+}
+
+/// A way to a server that expects the header of the PROXY protocol, which an HTTP client does not send.
+async fn introduced(server: SocketAddr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        let (mut ours, _) = listener.accept().await?;
+        let mut theirs = TcpStream::connect(server).await?;
+        theirs.write_all(proxy_protocol::LOCAL).await?;
+        copy_bidirectional(&mut ours, &mut theirs).await
+    });
+    Ok(address)
 }
 
 fn url(settings: &Settings, name: Option<String>, address: SocketAddr) -> Result<Url, Failure> {

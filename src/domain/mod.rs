@@ -7,4 +7,5 @@ pub mod decision;
 pub mod face;
 pub mod id;
 pub mod matching;
+pub mod network;
 pub mod usage;

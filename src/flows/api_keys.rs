@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     auth::{Caller, Identity, Scopes, api_key::ApiKey},
-    domain::id::{ApiKeyId, TenantId},
+    domain::{
+        id::{ApiKeyId, TenantId},
+        network::{ClientAddress, Networks},
+    },
 };
 
 pub use crate::store::ApiKeyRow;
@@ -19,6 +22,8 @@ pub struct NewApiKey {
     pub name: String,
     pub scopes: Scopes,
     pub expires_at: Option<OffsetDateTime>,
+    /// From where it may be used; `None`: from everywhere.
+    pub allowed_networks: Option<Networks>,
 }
 
 /// A fresh key with what is kept of it. The key itself is shown now or never.
@@ -54,7 +59,7 @@ pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ApiKeyRow>::cursor) })
 }
 
-/// A successor with the same name, scopes and expiry; the old key lives on for `overlap`. Once for each key: of an answer that
+/// A successor with the same name, scopes, expiry and networks; the old key lives on for `overlap`. Once for each key: of an answer that
 /// was lost the successor stands in the list, to be ended.
 pub async fn roll(
     flows: &Flows,
@@ -72,7 +77,8 @@ pub async fn roll(
         if old.expires_at.is_some_and(|expires_at| expires_at <= flows.now()) && old.successor.is_none() {
             return Err(FlowError::ExpiryPast);
         }
-        let issued = issue(flows, caller.tenant, NewApiKey { name: old.name, scopes, expires_at: old.expires_at });
+        let (name, expires_at, allowed_networks) = (old.name, old.expires_at, old.allowed_networks);
+        let issued = issue(flows, caller.tenant, NewApiKey { name, scopes, expires_at, allowed_networks });
         let (ends_at, receipt) = (flows.now() + overlap, attempt.receipt(&issued));
         flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), ends_at, receipt).await?;
         tracing::info!(event = "api_key_rolled", key = %id, successor = %issued.row.id, "an API key was rolled");
@@ -100,10 +106,16 @@ pub enum ApiKeyError {
     Expired,
     #[error("the API key was revoked")]
     Revoked,
+    #[error("the API key may not be used from this address")]
+    NetworkNotAllowed,
 }
 
 /// Who calls with this key. Asks the database each time, so that a key that was ended anywhere is ended everywhere at once.
-pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Caller, AuthenticationError> {
+pub(super) async fn authenticate(
+    flows: &Flows,
+    text: &str,
+    address: Option<ClientAddress>,
+) -> Result<Caller, AuthenticationError> {
     let Some(key) = ApiKey::parse(text).ok().filter(|key| key.environment() == flows.environment) else {
         return Err(ApiKeyError::Invalid.into());
     };
@@ -116,6 +128,11 @@ pub(super) async fn authenticate(flows: &Flows, text: &str) -> Result<Caller, Au
     }
     if row.expires_at.is_some_and(|expires_at| expires_at <= now) {
         return Err(ApiKeyError::Expired.into());
+    }
+    // Whose address is not known calls from nowhere that was allowed.
+    let allowed = |networks: &Networks| address.is_some_and(|address| networks.contains(address));
+    if !row.allowed_networks.as_ref().is_none_or(allowed) {
+        return Err(ApiKeyError::NetworkNotAllowed.into());
     }
     flows.store.api_keys().note_use(&row, now).await.map_err(FlowError::from)?;
     let scopes = row.scopes.join(" ").parse().map_err(FlowError::internal)?;
@@ -136,6 +153,7 @@ fn issue(flows: &Flows, tenant: TenantId, new: NewApiKey) -> IssuedApiKey {
         revoked_at: None,
         last_used_at: None,
         successor: None,
+        allowed_networks: new.allowed_networks,
     };
     IssuedApiKey { row, key }
 }

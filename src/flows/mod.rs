@@ -7,6 +7,7 @@
 //!   [`uploads::Uploads`]; who finds either full is told so at once.
 
 pub mod account;
+pub mod addresses;
 pub mod api_keys;
 pub mod clients;
 pub mod compute;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
-use self::{compute::Compute, faces::Faces, uploads::Uploads};
+use self::{addresses::AddressKeys, compute::Compute, faces::Faces, uploads::Uploads};
 pub use self::{
     error::FlowError,
     page::{Page, PageRequest},
@@ -66,6 +67,7 @@ pub struct Parts {
     pub evaluation_key: Arc<EvaluationKey>,
     pub tokens: Tokens,
     pub pepper: Pepper,
+    pub address_keys: AddressKeys,
     /// What API keys are made for, and which ones open something here.
     pub environment: Environment,
     pub compute: Compute,
@@ -89,6 +91,7 @@ pub struct Flows {
     evaluation_key: Arc<EvaluationKey>,
     tokens: Tokens,
     pepper: Pepper,
+    address_keys: AddressKeys,
     environment: Environment,
     compute: Compute,
     uploads: Uploads,
@@ -111,6 +114,7 @@ impl Flows {
             evaluation_key: parts.evaluation_key,
             tokens: parts.tokens,
             pepper: parts.pepper,
+            address_keys: parts.address_keys,
             environment: parts.environment,
             compute: parts.compute,
             uploads: parts.uploads,

@@ -16,7 +16,7 @@ use crate::{
         client_secret::ClientSecretHash,
         jwt::{IssuedToken, TokenError, VerifiedToken},
     },
-    domain::id::ClientId,
+    domain::{id::ClientId, network::ClientAddress},
     store::{Client, StoreError, TokenRef},
 };
 
@@ -123,11 +123,15 @@ pub enum AuthenticationError {
     Flow(#[from] FlowError),
 }
 
-/// Who is calling, by access token or API key. A token that was ended anywhere is ended everywhere,
+/// Who is calling, by access token or API key, and from where. A token that was ended anywhere is ended everywhere,
 /// within a second if Redis and the database part, and else at once.
-pub async fn authenticate(flows: &Flows, bearer: &str) -> Result<Caller, AuthenticationError> {
+pub async fn authenticate(
+    flows: &Flows,
+    bearer: &str,
+    address: Option<ClientAddress>,
+) -> Result<Caller, AuthenticationError> {
     if ApiKey::resembles(bearer) {
-        return api_keys::authenticate(flows, bearer).await;
+        return api_keys::authenticate(flows, bearer, address).await;
     }
     let verified = flows.tokens.verify(bearer)?;
     if revocations::is_live(flows, &verified).await? {

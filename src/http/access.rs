@@ -22,7 +22,10 @@ use super::{extract::flows, handlers::oauth::OAuthError, idempotency::REPLAYED, 
 use crate::{
     auth::{Caller, Scope},
     cache::{Policy, Rate, Rates, Verdict},
-    domain::usage::Operation,
+    domain::{
+        network::{AddressHash, ClientAddress},
+        usage::Operation,
+    },
     flows::{
         Flows,
         tokens::{self, AuthenticationError},
@@ -122,7 +125,8 @@ async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) 
 
 async fn identify(flows: &Flows, request: &HttpRequest) -> Result<Caller, Problem> {
     let token = bearer_token(request)?;
-    tokens::authenticate(flows, token).await.map_err(|error: AuthenticationError| error.into())
+    let address = request.extensions().get::<ClientAddress>().copied();
+    tokens::authenticate(flows, token, address).await.map_err(|error: AuthenticationError| error.into())
 }
 
 /// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.
@@ -146,8 +150,9 @@ pub fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
     request.extensions().get::<Caller>().cloned().ok_or_else(Problem::internal)
 }
 
-fn address(_request: &HttpRequest) -> String {
-    "unknown".to_owned()
+/// Of the address its hash: what is counted by it may be stored.
+fn address(request: &HttpRequest) -> String {
+    request.extensions().get::<AddressHash>().map_or_else(|| "unknown".to_owned(), AddressHash::to_string)
 }
 
 /// What counts against a tenant's day: the two calls that work on a face.

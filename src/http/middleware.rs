@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its log line, the security headers, and errors written as problem+json.
+//! What happens around every request: its id, where it comes from, its log line, the security headers, and errors written as problem+json.
 
 use std::{
     fmt,
@@ -26,9 +26,13 @@ use tracing::Instrument as _;
 use super::{
     Limits,
     access::OpenCharge,
+    address,
     problem::{self, Problem},
 };
-use crate::{domain::id::RequestId, flows::Flows};
+use crate::{
+    domain::{id::RequestId, network::AddressHash},
+    flows::{Flows, addresses},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -47,7 +51,7 @@ impl Draining {
 }
 
 /// The outermost layer. Nothing that names a person passes through its log line: the route is logged as its pattern,
-/// never as the path, and no address, header or body at all.
+/// never as the path; of the address only its hash, and no header or body at all.
 pub async fn around(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -55,7 +59,9 @@ pub async fn around(
     let started = Instant::now();
     let id = RequestId::generate().to_string();
     let trace_id = trace_id(request.headers()).map(str::to_owned);
-    let span = tracing::info_span!("request", request_id = id, trace_id);
+    let address = note_address(&request);
+    let address = address.map(tracing::field::display);
+    let span = tracing::info_span!("request", request_id = id, trace_id, address);
     // The request itself must not be cloned here: the router writes into it.
     let (method, path) = (request.method().clone(), request.path().to_owned());
     // HEAD is GET without the body (RFC 9110, 9.3.2), which the connection itself leaves out.
@@ -94,6 +100,15 @@ pub async fn around(
         }
         Err(problem) => Err(Unrouted { problem, id, path }.into()),
     }
+}
+
+/// Notes where the request comes from, for those who must read it and, hashed, for everybody else.
+fn note_address(request: &ServiceRequest) -> Option<AddressHash> {
+    let client = address::client_of(request)?;
+    let hash = addresses::hash(request.app_data::<Data<Flows>>()?, client);
+    request.extensions_mut().insert(client);
+    request.extensions_mut().insert(hash);
+    Some(hash)
 }
 
 /// A problem without a request to answer: the layers below kept it.

@@ -1,12 +1,15 @@
 //! HTTP: one table of routes, and the layers around them.
 
 mod access;
+pub mod address;
 pub mod extract;
 mod handlers;
 mod idempotency;
+pub mod listener;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
+pub mod proxy_protocol;
 pub mod upload;
 pub mod wire;
 

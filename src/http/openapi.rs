@@ -257,6 +257,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     let verifies = posts && row.path.ends_with("/verifications");
     add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid", "token_revoked"]);
     add(401, &["api_key_invalid", "api_key_expired", "api_key_revoked"]);
+    add(403, &["network_not_allowed"]);
     add(500, &["internal_error"]);
     add(503, &["store_unavailable", "overloaded"]);
     if matches!(row.access, Access::Needs(_)) {

@@ -242,12 +242,20 @@ impl From<AuthenticationError> for Problem {
                 ..Self::new(StatusCode::UNAUTHORIZED, "token_revoked", "The access token was revoked.")
             },
             AuthenticationError::ApiKey(error) => {
-                let (code, detail) = match error {
-                    ApiKeyError::Invalid => ("api_key_invalid", "There is no such API key."),
-                    ApiKeyError::Expired => ("api_key_expired", "The API key has expired."),
-                    ApiKeyError::Revoked => ("api_key_revoked", "The API key was revoked."),
+                let unauthorized = |code, detail| Self {
+                    challenge: Some(INVALID_TOKEN),
+                    ..Self::new(StatusCode::UNAUTHORIZED, code, detail)
                 };
-                Self { challenge: Some(INVALID_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, code, detail) }
+                match error {
+                    ApiKeyError::Invalid => unauthorized("api_key_invalid", "There is no such API key."),
+                    ApiKeyError::Expired => unauthorized("api_key_expired", "The API key has expired."),
+                    ApiKeyError::Revoked => unauthorized("api_key_revoked", "The API key was revoked."),
+                    ApiKeyError::NetworkNotAllowed => Self::new(
+                        StatusCode::FORBIDDEN,
+                        "network_not_allowed",
+                        "The API key may not be used from this address.",
+                    ),
+                }
             }
             AuthenticationError::Flow(error) => error.into(),
         }

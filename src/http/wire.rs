@@ -15,6 +15,7 @@ use crate::{
         consent::{Consent, ConsentState, Purpose},
         decision::{Decision, FalseMatchRate},
         matching::MatchSpec,
+        network::{Network, Networks},
     },
     flows::{
         self, Page, PageRequest,
@@ -454,6 +455,9 @@ pub struct NewApiKeyBody {
     pub scopes: Vec<String>,
     /// When it ends by itself; absent: never.
     pub expires_at: Option<Timestamp>,
+    /// From where it may be used: 1 to 20 addresses or CIDR networks, IPv4 or IPv6; absent: from everywhere.
+    #[schema(min_items = 1, max_items = 20, example = json!(["203.0.113.0/24", "2001:db8::/32"]))]
+    pub allowed_networks: Option<Vec<String>>,
 }
 
 impl TryFrom<NewApiKeyBody> for NewApiKey {
@@ -464,8 +468,19 @@ impl TryFrom<NewApiKeyBody> for NewApiKey {
         let scopes = body.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<Scopes, _>>();
         let scopes = scopes.map_err(|error| Problem::invalid_field("scopes", &error))?;
         let name = checked_text("name", body.name, NAME_BYTES_MAX)?;
-        Ok(Self { name, scopes, expires_at: body.expires_at.map(|moment| moment.0) })
+        let allowed_networks = body.allowed_networks.map(|networks| checked_networks(&networks)).transpose()?;
+        Ok(Self { name, scopes, expires_at: body.expires_at.map(|moment| moment.0), allowed_networks })
     }
+}
+
+fn checked_networks(texts: &[String]) -> Result<Networks, Problem> {
+    const NETWORKS_MAX: usize = 20;
+    let invalid = |reason: &dyn ToString| Problem::invalid_field("allowed_networks", reason.to_string());
+    if !(1..=NETWORKS_MAX).contains(&texts.len()) {
+        return Err(invalid(&format!("names 1 to {NETWORKS_MAX} networks, or is left out")));
+    }
+    let networks = texts.iter().map(|text| text.parse::<Network>()).collect::<Result<Networks, _>>();
+    networks.map_err(|error| invalid(&error))
 }
 
 /// How a key is rolled.
@@ -506,6 +521,9 @@ pub struct ApiKeyBody {
     pub last_used_at: Option<Timestamp>,
     /// The key that took its place, once it was rolled.
     pub successor_id: Option<String>,
+    /// From where it may be used; `null`: from everywhere.
+    #[schema(example = json!(["203.0.113.0/24", "2001:db8::/32"]))]
+    pub allowed_networks: Option<Vec<String>>,
 }
 
 impl From<ApiKeyRow> for ApiKeyBody {
@@ -520,6 +538,7 @@ impl From<ApiKeyRow> for ApiKeyBody {
             revoked_at: key.revoked_at.map(Timestamp),
             last_used_at: key.last_used_at.map(Timestamp),
             successor_id: key.successor.map(|id| id.to_string()),
+            allowed_networks: key.allowed_networks.map(|networks| networks.iter().map(|one| one.to_string()).collect()),
         }
     }
 }

@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
     cache::{Rate, Rates},
-    domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId},
+    domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks},
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
     tls::{Fingerprint, Identity},
@@ -113,6 +113,12 @@ pub struct ServerSettings {
     pub request_timeout: Duration,
     /// How long a stopping server waits for the requests it has accepted.
     pub stop_timeout: Duration,
+    /// Whose word is taken on who the client is.
+    pub trusted_proxies: Networks,
+    /// Every connection begins with the header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// How long one key hashes the addresses of clients.
+    pub address_key_period: time::Duration,
 }
 
 pub struct SecretsSettings {
@@ -253,7 +259,18 @@ impl Settings {
             head_timeout: seconds(reader, "HEAD_TIMEOUT_S", "1 to 60 seconds", 5, 1, 60),
             request_timeout: seconds(reader, "REQUEST_TIMEOUT_S", "1 to 300 seconds", 30, 1, 300),
             stop_timeout: seconds(reader, "STOP_TIMEOUT_S", "1 to 30 seconds", 25, 1, 30),
+            trusted_proxies: reader
+                .optional("TRUSTED_PROXIES", "addresses and networks such as 10.0.0.0/8, joined by commas")
+                .unwrap_or_default(),
+            proxy_protocol: reader.value("PROXY_PROTOCOL", "`true` or `false`", "false"),
+            address_key_period: time::Duration::hours(
+                reader.number("ADDRESS_KEY_HOURS", "1 to 168 hours", 24, 1..=168) as i64,
+            ),
         };
+        if server.proxy_protocol && server.trusted_proxies.is_empty() {
+            let sentence = "must be set where VELUM_PROXY_PROTOCOL is true: only these may open a connection then";
+            reader.problem("TRUSTED_PROXIES", sentence.to_owned());
+        }
         let tokens = TokenConfig {
             issuer: issuer(reader),
             audience: reader.value("AUDIENCE", "a name for whom access tokens are meant", "velum"),

@@ -11,7 +11,10 @@ use super::{
     page::{Page, rows_to_load},
     schema::main::api_keys,
 };
-use crate::domain::id::{ApiKeyId, TenantId};
+use crate::domain::{
+    id::{ApiKeyId, TenantId},
+    network::Networks,
+};
 
 /// The last use is noted to this precision: a write for each request would cost more than the knowledge is worth.
 const LAST_USED_PRECISION: Duration = Duration::MINUTE;
@@ -33,6 +36,8 @@ pub struct ApiKeyRow {
     pub last_used_at: Option<OffsetDateTime>,
     /// Set once this key was rolled.
     pub successor: Option<ApiKeyId>,
+    /// From where it may be used; `None`: from everywhere.
+    pub allowed_networks: Option<Networks>,
 }
 
 pub struct ApiKeys<'a> {
@@ -54,6 +59,8 @@ struct Row {
     revoked_at: Option<i64>,
     last_used_at: Option<i64>,
     successor_id: Option<String>,
+    /// Joined by commas.
+    allowed_networks: Option<String>,
 }
 
 impl ApiKeys<'_> {
@@ -179,6 +186,7 @@ impl From<ApiKeyRow> for Row {
             revoked_at: key.revoked_at.map(micros),
             last_used_at: key.last_used_at.map(micros),
             successor_id: key.successor.map(|id| id.to_string()),
+            allowed_networks: key.allowed_networks.map(|networks| networks.to_string()),
         }
     }
 }
@@ -200,6 +208,10 @@ impl TryFrom<Row> for ApiKeyRow {
             revoked_at: moment("api_keys.revoked_at", row.revoked_at)?,
             last_used_at: moment("api_keys.last_used_at", row.last_used_at)?,
             successor: row.successor_id.map(|id| parse("api_keys.successor_id", &id)).transpose()?,
+            allowed_networks: row
+                .allowed_networks
+                .map(|networks| parse("api_keys.allowed_networks", &networks))
+                .transpose()?,
         })
     }
 }

@@ -1,4 +1,5 @@
 //! The key store: one wrapped data key for each subject, in a database of its own that no backup of the main one contains.
+//! (The keys that hash addresses lie there too: `address_keys`.)
 //!
 //! A key's row outlives the key: destroying it empties the row and dates it, so that the subject can never get a second
 //! key by accident (which would make an erasure look undone). One row, one primary key: creating and destroying at the same
@@ -25,8 +26,8 @@ use crate::{
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct KeyStore {
-    database: Database,
-    keys: Arc<KeyEncryptionKeys>,
+    pub(super) database: Database,
+    pub(super) keys: Arc<KeyEncryptionKeys>,
 }
 
 #[derive(Queryable, Insertable)]

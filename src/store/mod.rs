@@ -3,7 +3,7 @@
 //! | database | type | holds |
 //! |---|---|---|
 //! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications |
-//! | keystore | `KeyStore` | wrapped data keys; never inside a backup of the main database |
+//! | keystore | `KeyStore` | wrapped data keys and the key that hashes addresses; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
 //!
 //! What holds everywhere:
@@ -13,6 +13,7 @@
 //! - `find` by id answers `NotFound`; a look-up by anything else answers an `Option`.
 //! - A database that is away is `Unavailable` within seconds.
 
+mod address_keys;
 mod api_keys;
 mod attempts;
 mod clients;

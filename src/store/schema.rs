@@ -59,6 +59,7 @@ pub mod main {
             revoked_at -> Nullable<BigInt>,
             last_used_at -> Nullable<BigInt>,
             successor_id -> Nullable<Text>,
+            allowed_networks -> Nullable<Text>,
         }
     }
     diesel::table! {
@@ -138,7 +139,7 @@ pub mod main {
     }
 }
 
-/// The key store: wrapped data keys, apart from the main database and from its backups.
+/// The key store: wrapped keys, apart from the main database and from its backups.
 pub mod keystore {
     diesel::table! {
         data_keys (subject_id) {
@@ -148,6 +149,13 @@ pub mod keystore {
             wrapped -> Nullable<Binary>,
             created_at -> BigInt,
             destroyed_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
+        address_keys (starts_at) {
+            starts_at -> BigInt,
+            kek_id -> Text,
+            wrapped -> Binary,
         }
     }
 }

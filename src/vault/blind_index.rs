@@ -39,7 +39,7 @@ impl BlindIndexKey {
     }
 }
 
-fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+pub(super) fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(message);

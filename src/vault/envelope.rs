@@ -1,16 +1,18 @@
-//! Envelope keys: each person's data key, wrapped by a key-encryption key that has a name.
+//! Envelope keys: each person's data key, and the key that hashes addresses, wrapped by a key-encryption key that has a name.
 //!
 //! ```text
 //! wrapped key      version (1 byte, = 1) ‖ nonce (12) ‖ ciphertext (32) ‖ tag (16), as in `field`, beside its key id
-//! associated data  as in `field`, with table "data_keys", row "<key id>/<tenant>/<subject>", column "wrapped"
+//! associated data  as in `field`, with table "data_keys", row "<key id>/<tenant>/<subject>", column "wrapped";
+//!                  of an address key with table "address_keys", row "<key id>/<starts_at>"
 //! ```
-//! The key id is bound in, so that a wrapped key cannot be passed off as another subject's or another key's.
+//! All of that is bound in, so that a wrapped key cannot be passed off as another subject's, another period's, one of the
+//! other kind or another key's.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use zeroize::Zeroizing;
 
-use super::{Place, VaultError, field, random};
+use super::{AddressKey, Place, VaultError, field, random};
 use crate::domain::id::{SubjectId, TenantId};
 
 /// One person's key. It cannot be printed, cloned or serialised; it is wiped when dropped.
@@ -89,7 +91,7 @@ impl KeyEncryptionKeys {
         by_id.contains_key(&current).then_some(Self { current, by_id })
     }
 
-    /// The key that wraps new data keys.
+    /// The key that wraps new keys.
     pub fn current(&self) -> &KekId {
         &self.current
     }
@@ -99,26 +101,44 @@ impl KeyEncryptionKeys {
     }
 
     pub fn wrap(&self, key: &DataKey, tenant: TenantId, subject: SubjectId) -> Result<WrappedKey, VaultError> {
-        let kek = self.current.as_str().to_owned();
-        let row = row(&kek, tenant, subject);
-        let bytes = field::seal(&self.by_id[&self.current].0, &place(&row), &*key.0)?;
-        Ok(WrappedKey { kek, bytes })
+        self.seal(&key.0, DATA_KEYS, &format!("{tenant}/{subject}"))
     }
 
     pub fn unwrap(&self, wrapped: &WrappedKey, tenant: TenantId, subject: SubjectId) -> Result<DataKey, VaultError> {
+        self.open(wrapped, DATA_KEYS, &format!("{tenant}/{subject}")).map(DataKey)
+    }
+
+    /// `starts_at` is the first moment of the key's period, in microseconds since 1970-01-01 UTC.
+    pub fn wrap_address_key(&self, key: &AddressKey, starts_at: i64) -> Result<WrappedKey, VaultError> {
+        self.seal(&key.0, ADDRESS_KEYS, &starts_at.to_string())
+    }
+
+    pub fn unwrap_address_key(&self, wrapped: &WrappedKey, starts_at: i64) -> Result<AddressKey, VaultError> {
+        self.open(wrapped, ADDRESS_KEYS, &starts_at.to_string()).map(AddressKey)
+    }
+
+    fn seal(&self, key: &[u8; field::KEY_BYTES], table: &str, owner: &str) -> Result<WrappedKey, VaultError> {
+        let kek = self.current.as_str().to_owned();
+        let row = format!("{kek}/{owner}");
+        let place = Place { table, row: &row, column: "wrapped" };
+        let bytes = field::seal(&self.by_id[&self.current].0, &place, key)?;
+        Ok(WrappedKey { kek, bytes })
+    }
+
+    fn open(
+        &self,
+        wrapped: &WrappedKey,
+        table: &str,
+        owner: &str,
+    ) -> Result<Zeroizing<[u8; field::KEY_BYTES]>, VaultError> {
         let kek = KekId(wrapped.kek.clone());
         let key = self.by_id.get(&kek).ok_or_else(|| VaultError::UnknownKey(wrapped.kek.clone()))?;
-        let row = row(&wrapped.kek, tenant, subject);
-        let bytes = field::open(&key.0, &place(&row), &wrapped.bytes)?;
+        let row = format!("{kek}/{owner}");
+        let bytes = field::open(&key.0, &Place { table, row: &row, column: "wrapped" }, &wrapped.bytes)?;
         let bytes: &[u8; field::KEY_BYTES] = bytes.as_slice().try_into().map_err(|_| VaultError::Malformed)?;
-        Ok(DataKey(Zeroizing::new(*bytes)))
+        Ok(Zeroizing::new(*bytes))
     }
 }
 
-fn row(kek: &str, tenant: TenantId, subject: SubjectId) -> String {
-    format!("{kek}/{tenant}/{subject}")
-}
-
-fn place(row: &str) -> Place<'_> {
-    Place { table: "data_keys", row, column: "wrapped" }
-}
+const DATA_KEYS: &str = "data_keys";
+const ADDRESS_KEYS: &str = "address_keys";

@@ -5,17 +5,20 @@
 //! - Data keys rest wrapped by a *key-encryption key* (`envelope`), in a key store that no database backup contains.
 //!   Key-encryption keys come from files (`keyring`): one is current and wraps, every listed one unwraps.
 //! - Look-ups by external reference go through a keyed hash (`blind_index`) with a key of its own.
+//! - Addresses of clients are hashed under a key that lives for one period (`address`), wrapped in the same way meanwhile.
 //!
 //! A stolen dump of the main database shows ids, times, model names and equal-length noise; with the key store beside it,
 //! the same, as long as the key-encryption keys were not taken too. Destroying a person's data key makes every sealed
 //! field of that person unreadable, in old backups as well.
 //! Not hidden: how many rows there are, when they were made, and how long each sealed value is.
 
+pub mod address;
 pub mod blind_index;
 pub mod envelope;
 pub mod field;
 pub mod keyring;
 
+pub use address::AddressKey;
 pub use blind_index::{BlindIndex, BlindIndexKey};
 pub use envelope::{DataKey, KekId, KeyEncryptionKeys, WrappedKey};
 pub use field::Place;

@@ -167,3 +167,39 @@ async fn keys_come_in_pages_and_nobody_sees_those_of_another_tenant() {
     assert_eq!(admin.get(&rest).await.expect(200).json()["data"][0]["id"], json!(made[0]));
     assert_eq!(app.foreign_admin().await.get("/v1/api-keys").await.expect(200).json()["data"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_bound_to_networks_opens_nothing_from_elsewhere() {
+    each_database(|app| async move {
+        let admin = admin(&app).await;
+        let make = async |networks: serde_json::Value| {
+            let body = json!({ "name": "a", "scopes": ["subjects"], "allowed_networks": networks });
+            admin.post("/v1/api-keys", body).await
+        };
+        let server = |answer: &super::helpers::Answer| with_key(&app, answer.json()["key"].as_str().unwrap());
+
+        let here = make(json!(["203.0.113.7/24", "127.0.0.1", "::1"])).await.expect(201);
+        assert_eq!(here.json()["allowed_networks"], json!(["203.0.113.0/24", "127.0.0.1/32", "::1/128"]));
+        server(&here).get("/v1/subjects").await.expect(200);
+        let elsewhere = make(json!(["203.0.113.0/24", "2001:db8::/32"])).await.expect(201);
+        server(&elsewhere).get("/v1/subjects").await.expect_problem(403, "network_not_allowed");
+        // A use that was refused is none.
+        let listed = admin.get("/v1/api-keys").await.expect(200).json()["data"].clone();
+        assert_eq!(listed[0]["allowed_networks"], elsewhere.json()["allowed_networks"]);
+        assert!(listed[0]["last_used_at"].is_null() && listed[1]["last_used_at"].is_string());
+
+        let roll = format!("/v1/api-keys/{}/roll", elsewhere.id());
+        let successor = admin.post(&roll, json!({ "overlap_s": 0 })).await.expect(201);
+        assert_eq!(successor.json()["allowed_networks"], elsewhere.json()["allowed_networks"]);
+        server(&successor).get("/v1/subjects").await.expect_problem(403, "network_not_allowed");
+
+        make(json!(vec!["10.0.0.0/8"; 20])).await.expect(201);
+        assert!(make(json!(null)).await.expect(201).json()["allowed_networks"].is_null());
+        for bad in [json!([]), json!(["10.0.0.0/33"]), json!(["10.0.0.0/8,::/0"]), json!([""]), json!(vec!["::1"; 21])]
+        {
+            let refused = make(bad).await.expect_problem(422, "validation_failed");
+            assert_eq!(refused.json()["errors"][0]["pointer"], "/allowed_networks");
+        }
+    })
+    .await;
+}

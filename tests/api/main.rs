@@ -5,6 +5,7 @@
 mod helpers;
 
 mod access;
+mod addresses;
 mod api_keys;
 mod consent;
 mod documents;

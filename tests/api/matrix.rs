@@ -371,7 +371,7 @@ impl<'a> House<'a> {
     async fn key(&self, scopes: Scopes, expires_at: Option<time::OffsetDateTime>) -> (String, String) {
         let identity = Identity::Client(ClientId::generate());
         let maker = Caller { tenant: self.tenant, identity, scopes: scopes.clone() };
-        let new = NewApiKey { name: "matrix".to_owned(), scopes, expires_at };
+        let new = NewApiKey { name: "matrix".to_owned(), scopes, expires_at, allowed_networks: None };
         let told =
             plain_call(|issued: &IssuedApiKey| format!("{} {}", issued.row.id, issued.key.expose_text()).into_bytes());
         let answer = api_keys::create(self.app.running.flows(), &maker, new, told).await.unwrap();

@@ -1,10 +1,13 @@
-//! The key store: one key for each subject, and none after its destruction.
+//! The key store: one key for each subject, and none after its destruction; one for the addresses of each period.
 
 use time::Duration;
 use velum::{
-    domain::id::{SubjectId, TenantId},
+    domain::{
+        id::{SubjectId, TenantId},
+        network::ClientAddress,
+    },
     store::{Conflict, KeyStore, StoreError},
-    vault::{DataKey, Place, VaultError},
+    vault::{AddressKey, DataKey, Place, VaultError},
 };
 
 use crate::databases::*;
@@ -120,5 +123,52 @@ fn a_key_store_without_the_key_encryption_key_says_which_is_missing() {
             StoreError::Sealed(VaultError::UnknownKey(id)) => assert_eq!(id, "2026-11"),
             error => panic!("{error}"),
         }
+    });
+}
+
+fn hashed(key: &AddressKey) -> String {
+    key.hash(ClientAddress::new([203, 0, 113, 7].into())).to_string()
+}
+
+#[test]
+fn all_who_ask_for_the_key_of_a_period_get_one_and_the_same() {
+    on_each_database(|database| async move {
+        let (one, other) = (database.key_store().await, database.key_store().await);
+        let asked = (0..16).map(|i| if i % 2 == 0 { &one } else { &other }).map(|keys| keys.address_key(NOW));
+        let keys = futures_util::future::join_all(asked).await;
+        let hashes: Vec<_> = keys.into_iter().map(|key| hashed(&key.unwrap())).collect();
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+        assert_eq!(database.count("address_keys"), 1);
+    });
+}
+
+#[test]
+fn the_key_of_a_period_ends_with_it_and_never_comes_back() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let old = hashed(&keys.address_key(NOW).await.unwrap());
+        let wrapped = database.bytes("address_keys", "wrapped")[0].clone();
+        let next = NOW + Duration::DAY;
+        let new = hashed(&keys.address_key(next).await.unwrap());
+        assert_ne!(new, old);
+        assert_eq!(database.count("address_keys"), 1);
+        assert_ne!(database.bytes("address_keys", "wrapped")[0], wrapped);
+        // A process whose clock is late makes another one, and leaves the new one alone.
+        assert_ne!(hashed(&keys.address_key(NOW).await.unwrap()), old);
+        assert_eq!(hashed(&keys.address_key(next).await.unwrap()), new);
+        assert_eq!(database.count("address_keys"), 1);
+    });
+}
+
+#[test]
+fn the_key_of_a_period_that_is_over_is_gone_from_the_files_of_sqlite() {
+    on(Kind::Sqlite, |database| async move {
+        let keys = database.key_store().await;
+        keys.address_key(NOW).await.unwrap();
+        let wrapped = hex::decode(&database.bytes("address_keys", "wrapped")[0]).unwrap();
+        let holds = |files: Vec<u8>| files.windows(wrapped.len()).any(|window| window == wrapped);
+        assert!(holds(database.sqlite_files()));
+        keys.address_key(NOW + Duration::DAY).await.unwrap();
+        assert!(!holds(database.sqlite_files()));
     });
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// Make a key. It is shown in this answer and never again.
 ///
-/// A key has scopes of its own, none that its maker lacks.
+/// A key has scopes of its own, none that its maker lacks, and may be bound to networks.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "api-keys", request_body = NewApiKeyBody,
     responses((status = 201, body = IssuedApiKeyBody, headers(("Location" = String)))))]
 pub async fn create(
@@ -52,7 +52,7 @@ pub async fn revoke(
     Ok(respond(api_keys::revoke(&flows, caller.tenant, key.0, once.call(idempotency::no_content)).await?))
 }
 
-/// Put a new key in place of one: the same name, scopes and expiry.
+/// Put a new key in place of one: the same name, scopes, expiry and networks.
 ///
 /// The old key lives on for the overlap, so that servers can be changed one after the other; 0 ends it at once.
 #[utoipa::path(post, path = "/v1/api-keys/{key}/roll", tag = "api-keys", request_body = RollBody,

@@ -4,6 +4,7 @@ mod app;
 mod client;
 pub mod databases;
 pub mod engine;
+pub mod nginx;
 pub mod photos;
 mod process;
 mod redis;

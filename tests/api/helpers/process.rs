@@ -48,9 +48,12 @@ impl Process {
         let port = free_port();
         let mut command = velum(data, port);
         prepare(&mut command);
+        let environment = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let environment: Vec<_> = environment.collect();
         let process = Self { child: command.arg("serve").spawn().unwrap(), port, data: data.to_owned() };
         let begin = Instant::now();
-        while !velum(data, port).arg("healthcheck").stderr(Stdio::null()).status().unwrap().success() {
+        let ask = || velum(data, port).envs(environment.clone()).arg("healthcheck").stderr(Stdio::null()).status();
+        while !ask().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(120), "the server does not become ready");
             std::thread::sleep(Duration::from_millis(100));
         }
