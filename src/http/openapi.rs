@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder,
+        Content, Header, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
+        link::Link,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         schema::{KnownFormat, SchemaFormat, SchemaType, Type},
         security::{
@@ -18,10 +19,14 @@ use utoipa::{
 use super::{
     ROUTES, Row,
     access::Access,
+    extract::PathName as _,
     handlers::{account, api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
     problem::{self, FieldProblem, ProblemBody},
 };
-use crate::auth::Scope;
+use crate::{
+    auth::Scope,
+    domain::id::{ApiKeyId, ConsentId, EnrolmentId, SubjectId},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,7 +47,7 @@ use crate::auth::Scope;
         health::live, health::ready, health::started, health::summary,
         docs::document, docs::redirect,
     ),
-    components(schemas(ProblemBody, FieldProblem)),
+    components(schemas(ProblemBody, FieldProblem, oauth::OAuthErrorBody)),
     tags(
         (name = "oauth", description = "Access tokens: RFC 6749 client credentials."),
         (name = "subjects", description = "People, known to you by your own name for them."),
@@ -66,7 +71,7 @@ pub struct EnrolmentForm {
     #[schema(value_type = String, format = Binary)]
     image: Vec<u8>,
     /// `refuse` (default) or `largest`.
-    #[schema(example = "refuse")]
+    #[schema(nullable = false, pattern = "^(refuse|largest)$", example = "refuse")]
     on_multiple_faces: Option<String>,
 }
 
@@ -78,10 +83,10 @@ pub struct VerificationForm {
     #[schema(value_type = String, format = Binary)]
     image: Vec<u8>,
     /// `refuse` (default) or `largest`.
-    #[schema(example = "refuse")]
+    #[schema(nullable = false, pattern = "^(refuse|largest)$", example = "refuse")]
     on_multiple_faces: Option<String>,
     /// `1e-2`, `1e-3` or `1e-4`; absent: the service's default.
-    #[schema(example = "1e-3")]
+    #[schema(nullable = false, pattern = "^1e-[234]$", example = "1e-3")]
     false_match_rate: Option<String>,
 }
 
@@ -89,18 +94,23 @@ pub struct VerificationForm {
 #[derive(ToSchema)]
 #[allow(dead_code)] // as above
 pub struct TokenForm {
-    #[schema(example = "client_credentials")]
+    #[schema(pattern = "^client_credentials$", example = "client_credentials")]
     grant_type: String,
     /// Space-separated; absent: everything that the client may do.
+    #[schema(nullable = false)]
     scope: Option<String>,
     /// Unless sent by HTTP Basic.
+    #[schema(nullable = false)]
     client_id: Option<String>,
     /// Unless sent by HTTP Basic.
+    #[schema(nullable = false)]
     client_secret: Option<String>,
     /// Instead of a secret: `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` (RFC 7523).
+    #[schema(nullable = false)]
     client_assertion_type: Option<String>,
     /// A JWT that the client signed with its own key (RS256): `iss` and `sub` its id, `aud` the issuer or the token endpoint, a fresh `jti`,
     /// `exp` at most five minutes ahead.
+    #[schema(nullable = false)]
     client_assertion: Option<String>,
 }
 
@@ -110,12 +120,17 @@ pub struct AboutTokenForm {
     /// The access token in question.
     token: String,
     /// Taken and not needed: there is one kind of token.
+    #[schema(nullable = false)]
     token_type_hint: Option<String>,
     /// Unless sent by HTTP Basic; `client_assertion` as for a token.
+    #[schema(nullable = false)]
     client_id: Option<String>,
     /// Unless sent by HTTP Basic.
+    #[schema(nullable = false)]
     client_secret: Option<String>,
+    #[schema(nullable = false)]
     client_assertion_type: Option<String>,
+    #[schema(nullable = false)]
     client_assertion: Option<String>,
 }
 
@@ -139,6 +154,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
             }
         }
     }
+    link_what_is_made(&mut document);
     let scheme = SecurityScheme::OAuth2(OAuth2::new([Flow::ClientCredentials(ClientCredentials::new(
         "/oauth/token",
         Scopes::from_iter(super::scopes_in_use().map(|scope| (scope.as_str(), meaning(scope)))),
@@ -148,6 +164,31 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("velum_live_…");
     schemes.insert(KEY_SCHEME.to_owned(), RefOr::T(SecurityScheme::Http(key.build())));
     document
+}
+
+/// Who has made something finds in the answer what may be done with it: the id goes into the path of what lies below.
+fn link_what_is_made(document: &mut utoipa::openapi::OpenApi) {
+    let mut named = vec![];
+    for (path, item) in &mut document.paths.paths {
+        let ids = operations(item).into_iter().filter_map(|(_, operation)| operation.operation_id.clone());
+        named.extend(ids.map(|id| (path.clone(), id)));
+    }
+    for (path, item) in &mut document.paths.paths {
+        let Some(created) = item.post.as_mut().and_then(|post| post.responses.responses.get_mut("201")) else {
+            continue;
+        };
+        let RefOr::T(created) = created else { continue };
+        for (below, id) in &named {
+            let Some((name, _)) = below.strip_prefix(&format!("{path}/{{")).and_then(|rest| rest.split_once('}'))
+            else {
+                continue;
+            };
+            let outer = path.split(['{', '}']).skip(1).step_by(2);
+            let link = Link::builder().operation_id(id).parameter(name, "$response.body#/id");
+            let link = outer.fold(link, |link, name| link.parameter(name, format!("$request.path.{name}")));
+            created.links.insert(id.clone(), RefOr::T(link.build()));
+        }
+    }
 }
 
 const SCHEME: &str = "oauth2";
@@ -208,6 +249,16 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
     if unsafe_call {
         operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
     }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            match (&parameter.parameter_in, id_prefix(&parameter.name)) {
+                (ParameterIn::Path, Some(prefix)) => parameter.schema = Some(id_schema(prefix)),
+                // Left out or a text: there is no way to send null in a query.
+                (ParameterIn::Query, _) => parameter.schema = parameter.schema.take().map(never_null),
+                _ => {}
+            }
+        }
+    }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         for (kind, content) in &mut body.content {
             if kind.starts_with("image/") || kind == "application/octet-stream" {
@@ -218,8 +269,7 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
 }
 
 fn idempotency_key() -> Parameter {
-    let text =
-        ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).min_length(Some(1)).max_length(Some(255));
+    let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).pattern(Some("^[!-~]{1,255}$"));
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -229,6 +279,34 @@ fn idempotency_key() -> Parameter {
         ))
         .schema(Some(text))
         .build()
+}
+
+/// What the ids of a path begin with, by their names in it.
+fn id_prefix(name: &str) -> Option<&'static str> {
+    let ids = [
+        (SubjectId::NAME, SubjectId::PREFIX),
+        (ConsentId::NAME, ConsentId::PREFIX),
+        (EnrolmentId::NAME, EnrolmentId::PREFIX),
+        (ApiKeyId::NAME, ApiKeyId::PREFIX),
+    ];
+    ids.into_iter().find(|(known, _)| *known == name).map(|(_, prefix)| prefix)
+}
+
+fn id_schema(prefix: &str) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    text.pattern(Some(format!("^{prefix}_[0-9a-f]{{32}}$"))).into()
+}
+
+fn never_null(schema: RefOr<Schema>) -> RefOr<Schema> {
+    match schema {
+        RefOr::T(Schema::Object(mut object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|kind| *kind != Type::Null);
+            }
+            RefOr::T(Schema::Object(object))
+        }
+        other => other,
+    }
 }
 
 /// Bytes as they are; derived from `Vec<u8>` it would be an array of numbers.
@@ -374,6 +452,17 @@ mod tests {
             HttpMethod::Post => "POST",
             HttpMethod::Delete => "DELETE",
             _ => "?",
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_part_of_the_document() {
+        let json: serde_json::Value = serde_json::from_str(document_json()).unwrap();
+        let references: Vec<&str> = document_json().split("\"$ref\": \"#").skip(1).collect();
+        assert!(references.len() > 50);
+        for reference in references {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(json.pointer(pointer).is_some(), "{pointer} is not there");
         }
     }
 

@@ -3,7 +3,13 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use time::{OffsetDateTime, serde::rfc3339};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema,
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::problem::Problem;
 use crate::{
@@ -48,8 +54,8 @@ impl From<OffsetDateTime> for Timestamp {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSubjectBody {
-    /// Your own name for this person. Stored sealed; unique within your tenant. 1 to 255 bytes.
-    #[schema(min_length = 1, max_length = 255, example = "member-4711")]
+    /// Your own name for this person. Stored sealed; unique within your tenant. 1 to 255 characters.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "member-4711")]
     pub external_ref: String,
 }
 
@@ -57,10 +63,10 @@ pub struct NewSubjectBody {
 pub struct ExternalRef(pub String);
 
 impl ExternalRef {
-    const BYTES_MAX: usize = 255;
+    const LENGTH_MAX: usize = 255;
 
     pub fn parse(text: String) -> Result<Self, Problem> {
-        checked_text("external_ref", text, Self::BYTES_MAX).map(Self)
+        checked_text("external_ref", text, Self::LENGTH_MAX).map(Self)
     }
 }
 
@@ -71,11 +77,12 @@ pub struct NewConsentBody {
     /// What was agreed to; `face_verification` permits enrolment and 1:1 verification.
     #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$", example = "face_verification")]
     pub purpose: String,
-    /// Version of the notice that the person was shown. 1 to 64 bytes.
-    #[schema(min_length = 1, max_length = 64, example = "2026-11")]
+    /// Version of the notice that the person was shown. 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "2026-11")]
     pub notice_version: String,
-    /// When the consent ends by itself (RFC 3339); absent: it lasts until it is withdrawn.
+    /// When the consent ends by itself (RFC 3339), in the future; absent: it lasts until it is withdrawn.
     #[serde(default)]
+    #[schema(example = "2099-12-31T23:59:59Z")]
     pub expires_at: Option<Timestamp>,
 }
 
@@ -89,10 +96,11 @@ impl TryFrom<NewConsentBody> for NewConsent {
     }
 }
 
-/// Printable, not empty, not too long: what will be shown to an officer one day must be showable.
-fn checked_text(name: &str, text: String, bytes_max: usize) -> Result<String, Problem> {
-    if text.is_empty() || text.len() > bytes_max {
-        return Err(Problem::invalid_field(name, format!("is 1 to {bytes_max} bytes long")));
+/// Printable, not empty, not too long: what will be shown to an officer one day must be showable. The pattern beside each
+/// such member says the same to readers of the document.
+fn checked_text(name: &str, text: String, length_max: usize) -> Result<String, Problem> {
+    if !(1..=length_max).contains(&text.chars().count()) {
+        return Err(Problem::invalid_field(name, format!("is 1 to {length_max} characters long")));
     }
     if text.chars().any(char::is_control) {
         return Err(Problem::invalid_field(name, "holds no control characters"));
@@ -127,6 +135,7 @@ impl TryFrom<PageQuery> for PageRequest {
 #[into_params(parameter_in = Query)]
 pub struct SubjectQuery {
     /// Only the subject of this name.
+    #[param(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$")]
     pub external_ref: Option<String>,
     /// Items on a page, 1 to 100; 20 unless told.
     #[param(minimum = 1, maximum = 100)]
@@ -402,26 +411,36 @@ pub struct TokenBody {
 pub struct IntrospectionBody {
     pub active: bool,
     #[serde(flatten)]
+    #[schema(value_type = IntrospectedToken)]
     pub token: Option<IntrospectedToken>,
 }
 
+/// There only of a token that is good: none of it is required.
 #[derive(Serialize, ToSchema)]
 pub struct IntrospectedToken {
     /// Space-separated; absent where the token has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
     scope: String,
+    #[schema(required = false)]
     client_id: String,
-    #[schema(example = "Bearer")]
+    #[schema(required = false, example = "Bearer")]
     token_type: &'static str,
     /// Seconds since 1970, UTC; `iat` as well.
+    #[schema(required = false)]
     exp: i64,
+    #[schema(required = false)]
     iat: i64,
     /// The client: there is no user behind client credentials.
+    #[schema(required = false)]
     sub: String,
+    #[schema(required = false)]
     aud: String,
+    #[schema(required = false)]
     iss: String,
+    #[schema(required = false)]
     jti: String,
+    #[schema(required = false)]
     tenant: String,
 }
 
@@ -443,17 +462,30 @@ impl IntrospectionBody {
     }
 }
 
+/// The name of a scope, for the document.
+pub struct ScopeName;
+
+impl PartialSchema for ScopeName {
+    fn schema() -> RefOr<Schema> {
+        let names = Scope::ALL.map(Scope::as_str);
+        ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for ScopeName {}
+
 /// A new API key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApiKeyBody {
-    /// What people call it. 1 to 100 bytes.
-    #[schema(min_length = 1, max_length = 100, example = "back office")]
+    /// What people call it. 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "back office")]
     pub name: String,
     /// What it may do, nothing that its maker may not; none at all opens what needs no scope.
-    #[schema(example = json!(["faces:verify"]))]
+    #[schema(value_type = Vec<ScopeName>, example = json!(["faces:verify"]))]
     pub scopes: Vec<String>,
-    /// When it ends by itself; absent: never.
+    /// When it ends by itself, in the future; absent: never.
+    #[schema(example = "2099-12-31T23:59:59Z")]
     pub expires_at: Option<Timestamp>,
     /// From where it may be used: 1 to 20 addresses or CIDR networks, IPv4 or IPv6; absent: from everywhere.
     #[schema(min_items = 1, max_items = 20, example = json!(["203.0.113.0/24", "2001:db8::/32"]))]
@@ -464,10 +496,10 @@ impl TryFrom<NewApiKeyBody> for NewApiKey {
     type Error = Problem;
 
     fn try_from(body: NewApiKeyBody) -> Result<Self, Problem> {
-        const NAME_BYTES_MAX: usize = 100;
+        const NAME_LENGTH_MAX: usize = 100;
         let scopes = body.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<Scopes, _>>();
         let scopes = scopes.map_err(|error| Problem::invalid_field("scopes", &error))?;
-        let name = checked_text("name", body.name, NAME_BYTES_MAX)?;
+        let name = checked_text("name", body.name, NAME_LENGTH_MAX)?;
         let allowed_networks = body.allowed_networks.map(|networks| checked_networks(&networks)).transpose()?;
         Ok(Self { name, scopes, expires_at: body.expires_at.map(|moment| moment.0), allowed_networks })
     }
@@ -488,18 +520,19 @@ fn checked_networks(texts: &[String]) -> Result<Networks, Problem> {
 #[serde(deny_unknown_fields)]
 pub struct RollBody {
     /// For how many seconds the old key lives on: 0 to 604800, a week.
-    #[schema(minimum = 0, maximum = 604800, example = 86400)]
-    pub overlap_s: i64,
+    // JSON knows one kind of number: 60.0 is as whole as 60.
+    #[schema(value_type = i64, minimum = 0, maximum = 604800, example = 86400)]
+    pub overlap_s: f64,
 }
 
 impl RollBody {
-    const OVERLAP_S_MAX: i64 = 7 * 24 * 3_600;
+    const OVERLAP_S_MAX: f64 = 604_800.0;
 
     pub fn overlap(&self) -> Result<time::Duration, Problem> {
-        if (0..=Self::OVERLAP_S_MAX).contains(&self.overlap_s) {
-            Ok(time::Duration::seconds(self.overlap_s))
+        if (0.0..=Self::OVERLAP_S_MAX).contains(&self.overlap_s) && self.overlap_s.fract() == 0.0 {
+            Ok(time::Duration::seconds(self.overlap_s as i64))
         } else {
-            Err(Problem::invalid_field("overlap_s", "is not within 0 to 604800"))
+            Err(Problem::invalid_field("overlap_s", "is not a whole number within 0 to 604800"))
         }
     }
 }
@@ -635,6 +668,7 @@ impl From<UsageDay> for UsageDayBody {
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// Only what was done about this person.
+    #[param(pattern = "^sub_[0-9a-f]{32}$")]
     pub subject_id: Option<String>,
     /// Items on a page, 1 to 100; 20 unless told.
     #[param(minimum = 1, maximum = 100)]

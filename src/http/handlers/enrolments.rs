@@ -22,7 +22,7 @@ use crate::{
 ///
 /// Needs an active consent for `face_verification`; without one the image is not even read.
 #[utoipa::path(post, path = "/v1/subjects/{subject}/enrolments", tag = "enrolments",
-    params(("subject" = String, Path), ("on_multiple_faces" = Option<String>, Query,
+    params(("subject" = String, Path), ("on_multiple_faces" = Option<String>, Query, pattern = "^(refuse|largest)$",
         description = "`refuse` (default) or `largest`; a form field of this name counts as well.")),
     request_body(content((EnrolmentForm = "multipart/form-data"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/png"),
         (Vec<u8> = "image/webp"), (Vec<u8> = "application/octet-stream"))),

@@ -24,9 +24,9 @@ use crate::{
 /// `face_verification`; without one the image is not even read.
 #[utoipa::path(post, path = "/v1/subjects/{subject}/verifications", tag = "verifications",
     params(("subject" = String, Path),
-        ("on_multiple_faces" = Option<String>, Query,
+        ("on_multiple_faces" = Option<String>, Query, pattern = "^(refuse|largest)$",
             description = "`refuse` (default) or `largest`; a form field of this name counts as well."),
-        ("false_match_rate" = Option<String>, Query,
+        ("false_match_rate" = Option<String>, Query, pattern = "^1e-[234]$",
             description = "`1e-2`, `1e-3` or `1e-4`; a form field of this name counts as well.")),
     request_body(content((VerificationForm = "multipart/form-data"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/png"),
         (Vec<u8> = "image/webp"), (Vec<u8> = "application/octet-stream"))),

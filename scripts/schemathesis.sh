@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Asks a server of its own everything that its OpenAPI document lets one ask, and much that it does not, and compares each
+# answer with the document: schemathesis, all checks, all phases, the same requests on every run.
+# usage: scripts/schemathesis.sh [MAX_EXAMPLES]      how many requests for each operation and phase, 25 unless told
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+examples=${1:-25}
+
+requirements=scripts/schemathesis-requirements.txt
+venv="$cache/schemathesis-$(sha256sum "$requirements" | cut -c 1-16)"
+if [ ! -x "$venv/bin/schemathesis" ]; then
+    rm -rf "$venv"
+    step 1m "a place for schemathesis" python3 -m venv "$venv"
+    step 10m "schemathesis" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
+        --requirement "$requirements"
+fi
+velum="${CARGO_TARGET_DIR:-$root/target}/release/velum"
+step 60m "the program" cargo build --quiet --release --locked --bin velum
+
+folder=$(mktemp -d)
+server=""
+on_exit() {
+    local status=$?
+    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    [ "$status" -eq 0 ] || [ ! -f "$folder/log" ] || grep -v '"level":"INFO"' "$folder/log" | tail -n 20 >&2 || true
+    rm -rf "$folder"
+    explain_exit "$status"
+}
+trap on_exit EXIT
+trap 'exit 130' INT TERM
+
+port=$((20000 + RANDOM % 12000))
+export VELUM_DATA_DIR="$folder/data" VELUM_LISTEN="127.0.0.1:$port" VELUM_MODELS_DIR="$root/models" \
+    VELUM_ONNXRUNTIME="${VELUM_ONNXRUNTIME:-$(echo "$root"/runtime/libonnxruntime.so.*)}" VELUM_TOKEN_LIFETIME_S=900 \
+    VELUM_RATE_CLIENT=10000000 VELUM_RATE_ADDRESS=10000000 # rates have tests of their own
+member() { "$venv/bin/python" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+
+begin "a server with a client of every scope"
+client=$("$velum" clients create --tenant schemathesis --role admin --json)
+"$velum" serve >"$folder/log" 2>&1 &
+server=$!
+for attempt in $(seq 120); do
+    "$velum" healthcheck >/dev/null 2>&1 && break
+    kill -0 "$server" && [ "$attempt" -lt 120 ] || { cat "$folder/log" >&2; exit 1; }
+    sleep 1
+done
+authority="$VELUM_DATA_DIR/tls/ca.pem"
+CLIENT_CREDENTIAL=$(printf '%s:%s' "$(member client_id <<<"$client")" "$(member client_secret <<<"$client")" | base64 --wrap=0)
+ACCESS_TOKEN=$(curl --silent --fail --cacert "$authority" "https://localhost:$port/oauth/token" \
+    --header "Authorization: Basic $CLIENT_CREDENTIAL" --data grant_type=client_credentials | member access_token)
+export CLIENT_CREDENTIAL ACCESS_TOKEN
+
+cd "$folder" # where it leaves its notes
+step 14m "schemathesis, $examples examples" "$venv/bin/schemathesis" --config-file "$root/scripts/schemathesis.toml" \
+    run "https://localhost:$port/openapi.json" --tls-verify "$authority" --max-examples "$examples" \
+    --generation-deterministic --checks all --no-color
+kill -0 "$server" 2>/dev/null || fail "the server ended on the way"
