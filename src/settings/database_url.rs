@@ -37,8 +37,8 @@ impl DatabaseUrl {
 
     /// The password written into the URL, if there is one.
     pub fn expose_password(&self) -> Option<&str> {
-        let (user_information, _) = self.authority()?.rsplit_once('@')?;
-        let from_authority = user_information.split_once(':').map(|(_, password)| password);
+        let user_information = self.authority().and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
+        let from_authority = user_information.and_then(|user| user.split_once(':')).map(|(_, password)| password);
         from_authority.or_else(|| self.parameters().find(|(key, _)| is_secret(key)).map(|(_, value)| value))
     }
 
@@ -138,6 +138,7 @@ mod tests {
     fn the_password_is_found_wherever_it_is_written() {
         assert_eq!(url("postgres://velum:hunter2@db/velum").expose_password(), Some("hunter2"));
         assert_eq!(url("postgres://velum@db/velum?password=hunter2").expose_password(), Some("hunter2"));
+        assert_eq!(url("postgres:///velum?user=velum&password=hunter2").expose_password(), Some("hunter2"));
         assert_eq!(url("postgres://velum@db/velum").expose_password(), None);
         assert_eq!(url("sqlite:a.db").expose_password(), None);
     }

@@ -3,9 +3,14 @@
 //! Two ways around are left open on purpose, each under its own name, for small installations that know what they do:
 //! `VELUM_ALLOW_LOCAL_KEYHOLDER` and `VELUM_ALLOW_SQLITE`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
-use super::{DatabaseUrl, KeyholderSettings, Mode, Role, Settings, reader::Reader};
+use zeroize::Zeroizing;
+
+use super::{DatabaseUrl, KeyholderSettings, Mode, Role, SecretText, Settings, reader::Reader};
 use crate::tls::{Identity, development};
 
 /// Lies in every folder whose keys made themselves; production refuses such a folder wherever it was copied to.
@@ -16,6 +21,8 @@ pub const SECRET_KEY_FILE: &str = "secret.key";
 
 /// Shortest password of a database, in characters.
 const PASSWORD_LENGTH_MIN: usize = 16;
+/// Fewest different characters in it. Sixteen random hexadecimal digits have fewer than six once in ten thousand.
+const PASSWORD_LETTERS_MIN: usize = 6;
 
 pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
     let local_keyholder_allowed = reader.value("ALLOW_LOCAL_KEYHOLDER", "`true` or `false`", "false");
@@ -61,11 +68,30 @@ fn one_purpose_each(settings: &Settings, reader: &mut Reader) {
     if [database, keystore].iter().any(|other| other.location() == journal.location()) {
         reader.problem("KEYHOLDER_JOURNAL_URL", "expected a database of its own".to_owned());
     }
-    if let (Some(one), Some(other)) = (database.expose_password(), keystore.expose_password())
-        && one == other
-        && settings.mode == Mode::Production
-    {
-        reader.problem("KEYSTORE_URL", "its password is the one of VELUM_DATABASE_URL; give it its own".to_owned());
+    if settings.mode == Mode::Production {
+        one_secret_each(settings, reader);
+    }
+}
+
+/// What opens one thing must not open another.
+fn one_secret_each(settings: &Settings, reader: &mut Reader) {
+    let (storage, secrets) = (&settings.storage, &settings.secrets);
+    let text = |text: &str| Zeroizing::new(text.trim().to_owned());
+    let key = |given: &Option<SecretText>| given.as_ref().map(|given| text(given.expose_text()));
+    let password = |url: &DatabaseUrl| url.expose_password().map(text);
+    let given = [
+        ("CLIENT_SECRET_PEPPER", key(&secrets.client_secret_pepper)),
+        ("BLIND_INDEX_KEY", key(&secrets.blind_index_key)),
+        ("DATABASE_URL", password(&storage.database)),
+        ("KEYSTORE_URL", password(&storage.keystore)),
+        ("KEYHOLDER_JOURNAL_URL", password(&settings.keyholder_server.journal)),
+        ("REDIS_URL", settings.cache.redis.as_ref().and_then(|url| url.expose_password()).map(text)),
+    ];
+    for (position, (name, secret)) in given.iter().enumerate() {
+        let earlier = given[..position].iter().find(|(_, other)| other.is_some() && other == secret);
+        if let Some((other, _)) = earlier {
+            reader.problem(name, format!("its secret is the one of VELUM_{other}; give it its own"));
+        }
     }
 }
 
@@ -134,12 +160,7 @@ fn database(url: &DatabaseUrl, name: &str, sqlite_allowed: bool, reader: &mut Re
         let sentence = "SQLite serves one process; use PostgreSQL, or set VELUM_ALLOW_SQLITE=true if that is enough";
         reader.problem(name, sentence.to_owned());
     }
-    if let Some(password) = url.expose_password()
-        && password.chars().count() < PASSWORD_LENGTH_MIN
-    {
-        reader
-            .problem(name, format!("its password is shorter than {PASSWORD_LENGTH_MIN} characters; make a random one"));
-    }
+    password(url.expose_password(), name, reader);
 }
 
 fn redis(settings: &Settings, reader: &mut Reader) {
@@ -148,10 +169,26 @@ fn redis(settings: &Settings, reader: &mut Reader) {
         let sentence = "everybody on the way can read and change what is said to Redis; use rediss:// (TLS)";
         reader.problem("REDIS_URL", sentence.to_owned());
     }
-    if url.expose_password().is_some_and(|password| password.chars().count() < PASSWORD_LENGTH_MIN) {
-        let sentence = format!("its password is shorter than {PASSWORD_LENGTH_MIN} characters; make a random one");
-        reader.problem("REDIS_URL", sentence);
+    password(url.expose_password(), "REDIS_URL", reader);
+}
+
+fn password(password: Option<&str>, name: &str, reader: &mut Reader) {
+    if password.is_some_and(is_guessable) {
+        let sentence = format!(
+            "its password has fewer than {PASSWORD_LENGTH_MIN} characters beside common words, or repeats few of them; make \
+             a random one"
+        );
+        reader.problem(name, sentence);
     }
+}
+
+/// What everybody tries first does not count towards the length.
+fn is_guessable(password: &str) -> bool {
+    const COMMON: [&str; 8] = ["password", "changeme", "postgres", "secret", "letmein", "qwerty", "admin", "velum"];
+    let rest = COMMON
+        .iter()
+        .fold(Zeroizing::new(password.to_lowercase()), |rest, word| Zeroizing::new(rest.replace(word, "")));
+    rest.chars().count() < PASSWORD_LENGTH_MIN || rest.chars().collect::<HashSet<_>>().len() < PASSWORD_LETTERS_MIN
 }
 
 fn keyholder(settings: &Settings, local_allowed: bool, reader: &mut Reader) {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
@@ -25,6 +26,18 @@ const KEKS: &str = "kek";
 
 /// A random key has 30 different bytes or so; fewer than this comes by chance less than once in 10^16.
 const DISTINCT_BYTES_MIN: usize = 16;
+
+/// The AES-256 key of NIST SP 800-38A, appendix F.
+const AES_256_EXAMPLE: [u8; KEY_BYTES] = [
+    0x60, 0x3d, 0xeb, 0x10, 0x15, 0xca, 0x71, 0xbe, 0x2b, 0x73, 0xae, 0xf0, 0x85, 0x7d, 0x77, 0x81, 0x1f, 0x35, 0x2c,
+    0x07, 0x3b, 0x61, 0x08, 0xd7, 0x2d, 0x98, 0x10, 0xa3, 0x09, 0x14, 0xdf, 0xf4,
+];
+
+/// Whose SHA-256 looks random and is none.
+const COMMON_WORDS: &[&str] = &[
+    "", "1234", "12345678", "admin", "changeme", "default", "example", "key", "letmein", "pass", "password", "pepper",
+    "postgres", "qwerty", "root", "salt", "secret", "test", "velum",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
@@ -115,11 +128,18 @@ fn decode(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     Some(key)
 }
 
-/// Not a measure of entropy: it catches placeholders, pass phrases and counters.
+/// Not a measure of entropy: it catches placeholders, pass phrases, counters and what others have published.
 fn is_weak(key: &[u8; KEY_BYTES]) -> bool {
     let few_values = key.iter().collect::<HashSet<_>>().len() < DISTINCT_BYTES_MIN;
-    let readable_text = key.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    let readable_text = str::from_utf8(key).is_ok_and(|text| !text.contains(|c: char| c.is_control() && c != '\n'));
     let step = key[1].wrapping_sub(key[0]);
     let counter = key.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
-    few_values || readable_text || counter
+    let (first_half, second_half) = key.split_at(KEY_BYTES / 2);
+    few_values || readable_text || counter || first_half == second_half || is_published(key)
+}
+
+/// In every list of test vectors, or a hash that anybody would try.
+fn is_published(key: &[u8; KEY_BYTES]) -> bool {
+    let is_hash_of = |word: &&str| Sha256::digest(word.as_bytes()).as_slice() == key;
+    *key == AES_256_EXAMPLE || COMMON_WORDS.iter().any(is_hash_of)
 }
