@@ -11,9 +11,10 @@ use std::{
 use actix_web::{
     App as Routes,
     dev::{Server, ServerHandle},
-    middleware::from_fn,
+    middleware::{Condition, from_fn},
     web::Data,
 };
+use socket2::SockRef;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
@@ -45,6 +46,8 @@ const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// How soon a new period of the key for addresses is noticed.
 const ADDRESS_KEY_INTERVAL: Duration = Duration::from_secs(1);
+/// Of our answers, which are short, in the kernel's hands. The largest of the documentation page takes several rounds.
+const UNREAD_BYTES_MAX: usize = 128 * 1024;
 
 /// Why the program does not start. Each is a sentence for the operator, with its causes behind it.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,8 @@ impl App {
     /// In the embedded mode whatever is missing makes itself first: keys, certificates, databases, a client to try with.
     pub async fn build(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         prepare(&settings, &*clock)?;
+        // Before the seconds of loading: whoever brought a wrong key is told at once.
+        Secrets::read(&settings.secrets)?;
         let engine = Engine::load(&settings)?;
         Self::build_around(engine, settings, clock).await
     }
@@ -198,10 +203,11 @@ impl App {
     /// Begins to listen and returns; the server runs beside the caller.
     pub fn spawn(self) -> Result<Running, StartError> {
         let failed = |source| StartError::Listen { address: self.server.listen, source };
-        let listener = TcpListener::bind(self.server.listen).map_err(failed)?;
+        let listener = listen(&self.server).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let server = serve(listener, &self.server, self.tls, self.flows.clone(), self.draining.clone());
         let server = server.map_err(failed)?;
+        let metrics = self.server.metrics_listen.map(|listen| Metrics::spawn(listen, &self.flows)).transpose()?;
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
         let Self { flows, draining, authority, token_keys, .. } = self;
@@ -211,7 +217,7 @@ impl App {
             beside.push(tokio::spawn(keep_revocations(flows.clone())));
         }
         beside.extend(token_keys.map(|folder| tokio::spawn(renew_token_keys(folder, flows.clone()))));
-        Ok(Running { address, authority, flows, draining, handle, task: tokio::spawn(server), beside })
+        Ok(Running { address, authority, metrics, flows, draining, handle, task: tokio::spawn(server), beside })
     }
 }
 
@@ -220,6 +226,7 @@ pub struct Running {
     pub address: SocketAddr,
     /// The certificate authority that a client must trust, where the server's certificate made itself.
     pub authority: Option<PathBuf>,
+    metrics: Option<Metrics>,
     flows: Data<Flows>,
     draining: Draining,
     handle: ServerHandle,
@@ -245,6 +252,33 @@ impl Running {
         sleep(notice).await;
         self.handle.stop(true).await;
         let _ended = (&mut self.task).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.handle.stop(true).await;
+        }
+    }
+
+    /// Where Prometheus scrapes.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|metrics| metrics.address)
+    }
+}
+
+/// What Prometheus scrapes, beside the API: it answers to the end, so that a stop can be watched.
+struct Metrics {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Metrics {
+    fn spawn(listen: SocketAddr, flows: &Data<Flows>) -> Result<Self, StartError> {
+        let failed = |source| StartError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let server = http::metrics::serve(listener, flows.clone()).map_err(failed)?;
+        tracing::info!(event = "metrics_listening", %address, "metrics are served, without TLS: for the inside only");
+        let handle = server.handle();
+        tokio::spawn(server);
+        Ok(Self { address, handle })
     }
 }
 
@@ -298,6 +332,16 @@ async fn renew_address_key(flows: Data<Flows>) {
     }
 }
 
+/// What accepted connections inherit: how much of an answer may wait for its reader, and for how long. Without these, a
+/// client that asks and never reads would keep megabytes of ours, for ever.
+fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(settings.listen)?;
+    let socket = SockRef::from(&listener);
+    socket.set_send_buffer_size(UNREAD_BYTES_MAX)?;
+    socket.set_tcp_user_timeout(Some(settings.request_timeout))?;
+    Ok(listener)
+}
+
 fn serve(
     listener: TcpListener,
     settings: &ServerSettings,
@@ -306,6 +350,7 @@ fn serve(
     draining: Draining,
 ) -> io::Result<Server> {
     let (draining, limits) = (Data::new(draining), http::Limits { request_timeout: settings.request_timeout });
+    let cors_origins = settings.cors_origins.clone();
     let proxies = TrustedProxies(settings.trusted_proxies.clone());
     let introduced_by = settings.proxy_protocol.then(|| proxies.clone());
     let proxies = Data::new(proxies);
@@ -315,6 +360,7 @@ fn serve(
             .app_data(draining.clone())
             .app_data(proxies.clone())
             .app_data(limits)
+            .wrap(Condition::new(!cors_origins.is_empty(), http::cors::layer(&cors_origins)))
             .wrap(from_fn(http::middleware::around))
             .configure(http::configure)
     };

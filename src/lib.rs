@@ -10,6 +10,7 @@ pub mod fhe;
 pub mod flows;
 pub mod http;
 pub mod keyholder;
+pub mod measure;
 pub mod secrets;
 pub mod settings;
 pub mod store;

@@ -38,6 +38,14 @@ fn the_table_of_settings_holds_every_setting_and_no_other() {
 }
 
 #[test]
+fn the_table_of_metrics_holds_every_metric_and_no_other() {
+    let operations = document("docs/operations.md");
+    let rows = operations.lines().filter_map(|line| line.strip_prefix("| `velum_")?.split(['`', '{']).next());
+    let documented: BTreeSet<String> = rows.map(|name| format!("velum_{name}")).collect();
+    assert_eq!(documented, velum::measure::names().map(str::to_owned).collect());
+}
+
+#[test]
 fn every_error_code_of_the_api_is_explained() {
     let described: Value = serde_json::from_str(openapi::document_json()).expect("the OpenAPI document is JSON");
     let api = document("docs/api.md");

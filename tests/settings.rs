@@ -201,6 +201,16 @@ fn a_certificate_needs_its_key_and_a_key_needs_to_be_private() {
 }
 
 #[test]
+fn origins_of_web_pages_are_exact() {
+    let origins = |text: &str| read(&[("VELUM_CORS_ORIGINS", text)]);
+    assert_eq!(origins("https://app.example, http://localhost:5173").settings.unwrap().server.cors_origins.len(), 2);
+    assert!(read(&[]).settings.unwrap().server.cors_origins.is_empty());
+    for bad in ["*", "null", "https://*.app.example", "https://app.example/", "http://app.example", "https://a.b,,"] {
+        assert_eq!(complaints(origins(bad)), ["VELUM_CORS_ORIGINS"], "{bad}");
+    }
+}
+
+#[test]
 fn a_database_has_one_purpose() {
     let one = "postgres://a:0123456789abcdef@db/velum";
     let same_place = "postgresql://b:fedcba9876543210@db/velum?sslmode=require";
@@ -380,6 +390,13 @@ mod production {
         assert_eq!(shared.complaints(), ["VELUM_KEYSTORE_URL"]);
         let without_password = House::new().with("VELUM_DATABASE_URL", "postgres://velum@db/velum");
         assert_eq!(without_password.complaints(), [""; 0]);
+    }
+
+    #[test]
+    fn a_page_without_tls_is_for_developing() {
+        let plain = House::new().with("VELUM_CORS_ORIGINS", "https://app.example,http://localhost:5173");
+        assert_eq!(plain.complaints(), ["VELUM_CORS_ORIGINS"]);
+        assert_eq!(House::new().with("VELUM_CORS_ORIGINS", "https://app.example").complaints(), [""; 0]);
     }
 
     #[test]

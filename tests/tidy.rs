@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const DOORS: &[(&str, &str)] = &[
     ("domain", ""),
     ("telemetry", ""),
+    ("measure", ""),
     ("tls", "domain"),
     ("face", "domain"),
     ("fhe", "domain"),
@@ -19,8 +20,8 @@ const DOORS: &[(&str, &str)] = &[
     ("store", "vault domain"),
     ("keyholder", "fhe store tls domain"),
     // vault: only to carry a person's DataKey from the key store to the store, and to keep the key that hashes addresses.
-    ("flows", "face fhe vault store auth cache keyholder domain"),
-    ("http", "flows auth cache tls domain"),
+    ("flows", "face fhe vault store auth cache keyholder measure domain"),
+    ("http", "flows auth cache tls measure domain"),
     ("settings", "http flows keyholder store cache auth vault fhe face tls telemetry domain"),
     ("secrets", "settings auth vault fhe domain"),
     // The one file that knows every room.
@@ -31,6 +32,7 @@ const DOORS: &[(&str, &str)] = &[
 /// Each foreign crate that has a home, and the files or folders under src/ that may name it.
 const HOMES: &[(&str, &str)] = &[
     ("actix_web", "http/ keyholder/server.rs app.rs"),
+    ("actix_cors", "http/cors.rs"),
     ("actix_multipart", "http/"),
     ("actix_tls", "keyholder/server.rs http/listener.rs"),
     ("actix_http", "http/listener.rs"),
@@ -55,6 +57,9 @@ const HOMES: &[(&str, &str)] = &[
     ("governor", "cache/"),
     ("reqwest", "keyholder/client.rs commands/"),
     ("rcgen", "tls.rs tls/"),
+    ("metrics", "measure.rs"),
+    ("metrics_exporter_prometheus", "measure.rs"),
+    ("socket2", "app.rs"),
     ("clap", "commands/ main.rs"),
     ("indicatif", "commands/"),
     ("plotters", "commands/"),

@@ -9,9 +9,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::measure::Stage;
 
 /// All places are taken; nothing was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +62,10 @@ impl Compute {
     pub fn places_taken(&self) -> usize {
         self.places_max - self.places.available_permits()
     }
+
+    pub fn places_max(&self) -> usize {
+        self.places_max
+    }
 }
 
 /// One place in the pool; given back when its work has ended, or when it is dropped unused.
@@ -77,9 +84,11 @@ impl Place {
     {
         let (answer, answered) = oneshot::channel();
         let permit = self.permit;
+        let waiting_since = Instant::now();
         let job: Job = Box::new(move || {
             let _place_until_the_end = permit;
             if !answer.is_closed() {
+                Stage::Wait.took(waiting_since.elapsed());
                 let _caller_gone_meanwhile = answer.send(work());
             }
         });

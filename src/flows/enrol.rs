@@ -19,6 +19,7 @@ use crate::{
         matching::ModelId,
     },
     fhe::encode::QuantizedTemplate,
+    measure::{self, Outcome, Stage},
     store::{NewTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow},
     vault::DataKey,
 };
@@ -38,6 +39,20 @@ pub struct Enrolment {
 
 /// No byte of the image is read before the consent was seen; [`incoming::receive`] has the rest.
 pub async fn enrol(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
+    call: Call<Enrolment>,
+) -> Result<Answer, FlowError> {
+    let answered = answer(flows, tenant, subject, incoming, call).await;
+    if let Err(error) = &answered {
+        measure::enrolment(error.outcome());
+    }
+    answered
+}
+
+async fn answer(
     flows: &Flows,
     tenant: TenantId,
     subject: SubjectId,
@@ -80,9 +95,9 @@ async fn encrypt(flows: &Flows, received: Received) -> Result<Encrypted, FlowErr
         (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec), Arc::clone(&flows.public_key));
     let proof = consent.clone();
     let computed = place.run(move || -> Result<_, FlowError> {
-        let (embedding, quality) = faces.read(&proof, image, on_multiple_faces)?;
+        let (embedding, quality) = Stage::Face.run(|| faces.read(&proof, image, on_multiple_faces))?;
         let template = QuantizedTemplate::encode(&spec, &embedding)?;
-        Ok((public_key.encrypt_template(template).to_bytes(), quality))
+        Ok((Stage::Encrypt.run(|| public_key.encrypt_template(template).to_bytes()), quality))
     });
     let (template, quality) = computed.await??;
     drop(share);
@@ -103,7 +118,8 @@ async fn store(
     let receipt = attempt.receipt_about(subject, data_key, &enrolment)?;
     let purpose = encrypted.consent.purpose();
     let new = NewTemplate { id, subject, purpose, kind, template: &encrypted.template, created_at };
-    flows.store.templates().insert(tenant, new, data_key, receipt).await?;
+    Stage::Store.complete(flows.store.templates().insert(tenant, new, data_key, receipt)).await?;
+    measure::enrolment(Outcome::Enrolled);
     Ok(enrolment)
 }
 

@@ -13,6 +13,7 @@ use crate::{
     face::FaceError,
     fhe::encode::EncodeError,
     keyholder::KeyholderError,
+    measure::Outcome,
     store::{Conflict, StoreError},
 };
 
@@ -77,6 +78,14 @@ impl FlowError {
 
     pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
+    }
+
+    /// Whether the request or this service is the reason.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Busy(_) | Self::StoreAway(_) | Self::KeyholderAway { .. } | Self::Internal(_) => Outcome::Failed,
+            _ => Outcome::Refused,
+        }
     }
 }
 

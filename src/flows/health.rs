@@ -1,6 +1,14 @@
 //! Can work be done now?
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::Flows;
+use crate::measure;
+
+/// A dependency that says nothing for so long counts as away: whoever asks has a limit of his own.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How one dependency is doing, and what that means for work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,16 +33,29 @@ impl Health {
 /// Each dependency by name.
 pub async fn check(flows: &Flows) -> Vec<(&'static str, Health)> {
     let (store, keystore, keyholder, redis) = tokio::join!(
-        flows.store.database().check_schema(),
-        flows.keystore.database().check_schema(),
-        flows.keyholder.ready(),
+        answers(flows.store.database().check_schema()),
+        answers(flows.keystore.database().check_schema()),
+        answers(flows.keyholder.ready()),
         flows.cache.answers()
     );
     let mut found = vec![
-        ("store", Health::of_needed(store.is_ok())),
-        ("keystore", Health::of_needed(keystore.is_ok())),
-        ("keyholder", Health::of_needed(keyholder.is_ok())),
+        ("store", Health::of_needed(store)),
+        ("keystore", Health::of_needed(keystore)),
+        ("keyholder", Health::of_needed(keyholder)),
     ];
     found.extend(redis.map(|answers| ("redis", Health::of_missed(answers))));
     found
+}
+
+async fn answers<E>(asking: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(timeout(PATIENCE, asking).await, Ok(Ok(())))
+}
+
+/// Tells [`measure`] how things stand now: what is away, and how full the process is.
+pub async fn measure(flows: &Flows) {
+    for (name, health) in check(flows).await {
+        measure::dependency(name, health == Health::Well);
+    }
+    let compute = &flows.compute;
+    measure::load(compute.places_taken(), compute.places_max(), flows.uploads.bytes_taken());
 }

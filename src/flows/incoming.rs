@@ -9,11 +9,14 @@ use super::{
     subjects,
     uploads::Share,
 };
-use crate::domain::{
-    consent::Purpose,
-    decision::FalseMatchRate,
-    face::{MultipleFaces, UploadedImage},
-    id::{SubjectId, TenantId},
+use crate::{
+    domain::{
+        consent::Purpose,
+        decision::FalseMatchRate,
+        face::{MultipleFaces, UploadedImage},
+        id::{SubjectId, TenantId},
+    },
+    measure::Stage,
 };
 
 /// Nothing is read before `face` is awaited.
@@ -43,7 +46,7 @@ pub(super) async fn receive(
 ) -> Result<Received, FlowError> {
     flows.compute.refuse_if_full()?;
     let share = flows.uploads.reserve(tenant, incoming.bytes_max)?;
-    let face = incoming.face.await?;
+    let face = Stage::Receive.complete(incoming.face).await?;
     let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
     let consent = consents::require(flows, tenant, subject, Purpose::face_verification()).await?;
     let place = flows.compute.reserve()?;

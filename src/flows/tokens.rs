@@ -17,6 +17,7 @@ use crate::{
         jwt::{IssuedToken, TokenError, VerifiedToken},
     },
     domain::{id::ClientId, network::ClientAddress},
+    measure::{self, Outcome},
     store::{Client, StoreError, TokenRef},
 };
 
@@ -66,6 +67,17 @@ pub async fn issue(
     credential: Credential,
     requested: Option<Scopes>,
 ) -> Result<Grant, TokenRequestError> {
+    let granted = grant(flows, credential, requested).await;
+    measure::token_request(match &granted {
+        Ok(_) => Outcome::Granted,
+        Err(TokenRequestError::InvalidClient) => Outcome::InvalidClient,
+        Err(TokenRequestError::InvalidScope) => Outcome::Refused,
+        Err(TokenRequestError::Flow(error)) => error.outcome(),
+    });
+    granted
+}
+
+async fn grant(flows: &Flows, credential: Credential, requested: Option<Scopes>) -> Result<Grant, TokenRequestError> {
     let client = authenticate_client(flows, credential).await?;
     let permitted: Scopes = client.scopes.join(" ").parse().map_err(FlowError::internal)?;
     let scopes = requested.unwrap_or_else(|| permitted.clone());

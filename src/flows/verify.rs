@@ -20,6 +20,7 @@ use crate::{
     },
     fhe::{decide::EncryptedDecision, encode::QuantizedProbe, encrypt::EncryptedTemplate},
     keyholder::OpenRequest,
+    measure::{self, Outcome, Stage},
     store::{self, NewVerification, StoredTemplate},
     vault::DataKey,
 };
@@ -41,6 +42,20 @@ pub struct Verification {
 
 /// No byte of the image is read before the consent was seen; [`incoming::receive`] has the rest.
 pub async fn verify(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    incoming: Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>>,
+    call: Call<Verification>,
+) -> Result<Answer, FlowError> {
+    let answered = answer(flows, tenant, subject, incoming, call).await;
+    if let Err(error) = &answered {
+        measure::verification(error.outcome());
+    }
+    answered
+}
+
+async fn answer(
     flows: &Flows,
     tenant: TenantId,
     subject: SubjectId,
@@ -90,14 +105,15 @@ async fn compare(flows: &Flows, received: Received, templates: Vec<EncryptedTemp
     let (faces, spec) = (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec));
     let (public_key, evaluation_key) = (Arc::clone(&flows.public_key), Arc::clone(&flows.evaluation_key));
     let computed = place.run(move || -> Result<(Vec<EncryptedDecision>, Quality), FlowError> {
-        let (embedding, quality) = faces.read(&consent, image, on_multiple_faces)?;
-        let probe = public_key.encrypt_probe(QuantizedProbe::encode(&spec, &embedding)?);
+        let (embedding, quality) = Stage::Face.run(|| faces.read(&consent, image, on_multiple_faces))?;
+        let probe = QuantizedProbe::encode(&spec, &embedding)?;
+        let probe = Stage::Encrypt.run(|| public_key.encrypt_probe(probe));
         let decide = |template: &EncryptedTemplate| {
             let score = evaluation_key.score(&probe, template)?;
             evaluation_key.decide(score, threshold)
         };
-        let decisions = templates.iter().map(decide).collect::<Result<_, _>>().map_err(FlowError::internal)?;
-        Ok((decisions, quality))
+        let decisions = Stage::Decide.run(|| templates.iter().map(decide).collect::<Result<_, _>>());
+        Ok((decisions.map_err(FlowError::internal)?, quality))
     });
     let (decisions, quality) = computed.await??;
     drop(share);
@@ -121,7 +137,8 @@ async fn open(
     let begun = flows.store.attempts().begin(tenant, subject, flows.attempt_rule, now).await?;
     begun.map_err(|until| FlowError::blocked(now, until))?;
     let id = VerificationId::generate();
-    let opened = flows.keyholder.open(OpenRequest { verification: id, tenant, subject, decisions }).await;
+    let request = OpenRequest { verification: id, tenant, subject, decisions };
+    let opened = Stage::Open.complete(flows.keyholder.open(request)).await;
     if opened.is_err() {
         // Nothing was told, so nothing was tried. One that stays behind only slows down.
         let _stays_behind = flows.store.attempts().undo(tenant, subject, now).await;
@@ -139,7 +156,8 @@ async fn open(
         Verification { quality: Some(quality), ..Verification::seen_from(&flows.match_spec, row.clone()) };
     let receipt = attempt.receipt_about(subject, data_key, &verification)?;
     let new = NewVerification { verification: row, purpose: consent.purpose() };
-    flows.store.verifications().insert(tenant, new, data_key, receipt).await?;
+    Stage::Store.complete(flows.store.verifications().insert(tenant, new, data_key, receipt)).await?;
+    measure::verification(if verification.decision == Decision::Match { Outcome::Match } else { Outcome::NoMatch });
     Ok(verification)
 }
 

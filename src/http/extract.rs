@@ -100,14 +100,14 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let media_type = media_type(request);
+        let (media_type, announced) = (media_type(request), announced_bytes(request));
         let payload = payload.take();
         let is_plain = !request.headers().contains_key(header::CONTENT_ENCODING);
         Box::pin(async move {
             if media_type.as_deref() != Some("application/json") || !is_plain {
                 return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
             }
-            let body = small_body(payload, JSON_BYTES_MAX).await?;
+            let body = small_body(payload, announced, JSON_BYTES_MAX).await?;
             Ok(Self(parse_json(&body)?, Sha256::digest(&body).to_vec()))
         })
     }
@@ -119,8 +119,16 @@ pub fn media_type(request: &HttpRequest) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Reads a body of at most `bytes_max`, and not for ever.
-pub async fn small_body(mut payload: Payload, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+/// The length of the body, where the caller says it.
+pub fn announced_bytes(request: &HttpRequest) -> Option<usize> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a body of at most `bytes_max`, and not for ever. One that is announced to be longer is not even waited for.
+pub async fn small_body(mut payload: Payload, announced: Option<usize>, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    if announced.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+    }
     let reading = async {
         let mut body = Vec::new();
         while let Some(chunk) = payload.next().await {

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     domain::{id::RequestId, network::AddressHash},
     flows::{Flows, addresses},
+    measure::{self, InFlight},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,6 +58,7 @@ pub async fn around(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
+    let _in_flight = InFlight::begin();
     let id = RequestId::generate().to_string();
     let trace_id = trace_id(request.headers()).map(str::to_owned);
     let address = note_address(&request);
@@ -72,11 +74,14 @@ pub async fn around(
     request.extensions_mut().insert(open_charge.clone());
     let limit = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
 
-    let answered = match timeout(limit, next.call(request).instrument(span.clone())).await {
-        Ok(Ok(response)) => Ok(write_problem(response.map_into_boxed_body(), &id)),
-        // An error of a layer below that never became a response.
-        Ok(Err(error)) => Err(Problem::of_status(error.as_response_error().status_code())),
-        Err(_) => Err(too_slow()),
+    let answered = match too_much(&request) {
+        Some(problem) => Err(problem),
+        None => match timeout(limit, next.call(request).instrument(span.clone())).await {
+            Ok(Ok(response)) => Ok(write_problem(response.map_into_boxed_body(), &id)),
+            // An error of a layer below that never became a response.
+            Ok(Err(error)) => Err(Problem::of_status(error.as_response_error().status_code())),
+            Err(_) => Err(too_slow()),
+        },
     };
     let (status, route) = match &answered {
         Ok(response) => (response.status(), response.request().match_pattern()),
@@ -86,8 +91,10 @@ pub async fn around(
         open_charge.settle(flows, status, answered.as_ref().ok().map(ServiceResponse::headers));
     }
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    let duration = started.elapsed();
+    measure::request(method.as_str(), &route, status.as_u16(), duration);
     span.in_scope(|| {
-        let (status, duration_ms) = (status.as_u16(), started.elapsed().as_millis() as u64);
+        let (status, duration_ms) = (status.as_u16(), duration.as_millis() as u64);
         tracing::info!(event = "request", method = method.as_str(), route, status, duration_ms, "answered");
     });
     match answered {
@@ -98,7 +105,7 @@ pub async fn around(
             }
             Ok(response)
         }
-        Err(problem) => Err(Unrouted { problem, id, path }.into()),
+        Err(problem) => Err(Unrouted { problem, id, path: path.chars().take(PATH_CHARACTERS_SHOWN).collect() }.into()),
     }
 }
 
@@ -136,6 +143,26 @@ impl ResponseError for Unrouted {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
         response.set_body(BoxBody::new(self.problem.to_json(&self.path, &self.id)))
     }
+}
+
+/// Longest path with its query: no address of ours has a tenth of it.
+const URI_BYTES_MAX: usize = 8 * 1024;
+/// All headers together: a token is the longest we ask for, and has one or two thousand.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+const PATH_CHARACTERS_SHOWN: usize = 256;
+
+/// The parser below takes eight times as much before it refuses; what came so far was paid for by us.
+fn too_much(request: &ServiceRequest) -> Option<Problem> {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let header_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let status = if uri_bytes > URI_BYTES_MAX {
+        StatusCode::URI_TOO_LONG
+    } else if header_bytes > HEADER_BYTES_MAX {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    } else {
+        return None;
+    };
+    Some(Problem::of_status(status))
 }
 
 /// Slow bodies have their own, shorter limits; whoever comes here waited for us.

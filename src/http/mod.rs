@@ -2,10 +2,12 @@
 
 mod access;
 pub mod address;
+pub mod cors;
 pub mod extract;
 mod handlers;
 mod idempotency;
 pub mod listener;
+pub mod metrics;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;

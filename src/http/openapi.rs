@@ -320,6 +320,8 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     let mut errors = BTreeMap::<u16, Vec<&'static str>>::new();
     let mut add = |status, codes: &[&'static str]| errors.entry(status).or_default().extend(codes);
     add(405, &["method_not_allowed"]);
+    add(414, &["uri_too_long"]);
+    add(431, &["header_too_large"]);
     if row.access == Access::Probe {
         return errors;
     }

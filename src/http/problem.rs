@@ -108,6 +108,10 @@ impl Problem {
         match status {
             StatusCode::NOT_FOUND => Self::not_found(),
             StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "body_too_large", "The body is too large."),
+            StatusCode::URI_TOO_LONG => Self::new(status, "uri_too_long", "The path and its query are too long."),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                Self::new(status, "header_too_large", "The headers are too long.")
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                 Self::new(status, "unsupported_media_type", "This media type is not accepted here.")
             }

@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::extract::media_type;
+use super::extract::{announced_bytes, media_type};
 use crate::{
     domain::face::{MultipleFaces, UploadedImage},
     flows::incoming::{Incoming, IncomingError, IncomingFace},
@@ -59,7 +59,7 @@ impl Upload {
         self,
         known: &'static [&'static str],
     ) -> Incoming<impl Future<Output = Result<IncomingFace, IncomingError>>> {
-        let announced = content_length(&self.request).unwrap_or(UploadedImage::BYTES_MAX);
+        let announced = announced_bytes(&self.request).unwrap_or(UploadedImage::BYTES_MAX);
         Incoming { bytes_max: announced.min(UploadedImage::BYTES_MAX), face: self.receive(known) }
     }
 
@@ -73,7 +73,7 @@ impl Upload {
         if self.request.headers().contains_key(header::CONTENT_ENCODING) {
             return Err(IncomingError::UnsupportedType);
         }
-        let announced = content_length(&self.request);
+        let announced = announced_bytes(&self.request);
         let image = match media_type(&self.request).as_deref() {
             Some("multipart/form-data") => {
                 refuse_beyond(announced, UploadedImage::BYTES_MAX + MULTIPART_OVERHEAD_BYTES_MAX)?;
@@ -92,10 +92,6 @@ impl Upload {
 
 fn is_image_type(kind: &str) -> bool {
     matches!(kind, "image/jpeg" | "image/png" | "image/webp" | "application/octet-stream")
-}
-
-fn content_length(request: &HttpRequest) -> Option<usize> {
-    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn refuse_beyond(announced: Option<usize>, bytes_max: usize) -> Result<(), IncomingError> {

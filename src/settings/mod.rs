@@ -31,6 +31,7 @@ use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
     cache::{Rate, Rates},
     domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks},
+    http::cors::WebOrigin,
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
     tls::{Fingerprint, Identity},
@@ -101,6 +102,10 @@ pub struct Settings {
 
 pub struct ServerSettings {
     pub listen: SocketAddr,
+    /// Where Prometheus scrapes, without TLS; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Web pages that may call from a browser.
+    pub cors_origins: Vec<WebOrigin>,
     /// `None`: the self-made certificate of the data folder.
     pub tls: Option<Identity>,
     /// Signed that certificate: what `velum healthcheck` trusts.
@@ -250,6 +255,9 @@ impl Settings {
         };
         let server = ServerSettings {
             listen: reader.value("LISTEN", "an address and port such as 127.0.0.1:8443", "127.0.0.1:8443"),
+            metrics_listen: reader
+                .optional("METRICS_LISTEN", "an address and port of the inside, such as 127.0.0.1:9464"),
+            cors_origins: cors_origins(reader, mode),
             tls: identity(reader, "TLS"),
             tls_authority: reader
                 .file("TLS_CA", "the certificate authority of this server's certificate, for healthcheck"),
@@ -446,6 +454,22 @@ fn fingerprints(reader: &mut Reader) -> Vec<Fingerprint> {
 fn rate(reader: &mut Reader, name: &str, default: u32) -> Rate {
     let requests = reader.number(name, "requests a minute from 1 to 10000000", default.into(), 1..=10_000_000) as u32;
     Rate::per_minute(requests).unwrap_or(Rate::ONE)
+}
+
+fn cors_origins(reader: &mut Reader, mode: Mode) -> Vec<WebOrigin> {
+    let expected = "origins of web pages such as https://app.example, joined by commas";
+    let Some(text) = reader.optional::<String>("CORS_ORIGINS", expected) else {
+        return Vec::new();
+    };
+    let parsed: Result<Vec<WebOrigin>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    let origins = parsed.unwrap_or_else(|error| {
+        reader.problem("CORS_ORIGINS", format!("expected {expected}; {error}"));
+        Vec::new()
+    });
+    if mode == Mode::Production && origins.iter().any(WebOrigin::is_plain) {
+        reader.problem("CORS_ORIGINS", "a page without TLS is for developing, not for production".to_owned());
+    }
+    origins
 }
 
 fn budget(reader: &mut Reader, name: &str, default: u32) -> u32 {

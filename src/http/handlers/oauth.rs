@@ -21,7 +21,7 @@ use crate::{
         tokens::{self, Credential, TokenRequestError},
     },
     http::{
-        extract::{media_type, small_body},
+        extract::{announced_bytes, media_type, small_body},
         openapi::{AboutTokenForm, TokenForm},
         problem::Problem,
         scopes_in_use,
@@ -187,8 +187,10 @@ impl Form {
         if media_type(request).as_deref() != Some("application/x-www-form-urlencoded") {
             return Err(OAuthError::invalid_request("send application/x-www-form-urlencoded"));
         }
-        let body = Zeroizing::new(small_body(payload.into_inner(), FORM_BYTES_MAX).await.map_err(|problem| {
-            OAuthError { status: problem.status, ..OAuthError::invalid_request("the body is too large or incomplete") }
+        let body = small_body(payload.into_inner(), announced_bytes(request), FORM_BYTES_MAX).await;
+        let body = Zeroizing::new(body.map_err(|problem| OAuthError {
+            status: problem.status,
+            ..OAuthError::invalid_request("the body is too large or incomplete")
         })?);
         let text = std::str::from_utf8(&body).map_err(|_| OAuthError::invalid_request("the body is not UTF-8"))?;
         Self::parse(text)

@@ -7,7 +7,9 @@ pub mod engine;
 pub mod nginx;
 pub mod photos;
 mod process;
+pub mod raw;
 mod redis;
+mod scrape;
 mod tokens;
 
 pub use self::{
@@ -16,5 +18,6 @@ pub use self::{
     databases::Kind,
     process::{Process, free_port},
     redis::Redis,
+    scrape::scrape,
     tokens::{claims_of, signed_like, signing_key},
 };

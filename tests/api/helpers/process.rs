@@ -27,6 +27,9 @@ fn velum(data: &Path, port: u16) -> Command {
         .env("VELUM_FHE_DIR", engine::fhe_dir())
         .env("VELUM_MODELS_DIR", root.join("models"))
         .env("VELUM_ONNXRUNTIME", onnxruntime(root))
+        // Tests of one machine are one client at one address.
+        .env("VELUM_RATE_CLIENT", "1000000")
+        .env("VELUM_RATE_ADDRESS", "1000000")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command
@@ -98,6 +101,19 @@ impl Process {
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
         (kilobytes("VmRSS:") / 1e3, kilobytes("VmHWM:") / 1e3)
+    }
+
+    /// Connections that it holds at this moment, as its open files tell.
+    pub fn connections(&self) -> usize {
+        let inodes = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let inodes: Vec<_> = inodes.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).collect();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!(":{:04X}", self.port);
+        let mut ours = table.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            (fields.len() > 9 && fields[1].ends_with(&port) && fields[3] != "0A").then(|| fields[9].to_owned())
+        });
+        ours.by_ref().filter(|inode| inodes.contains(&PathBuf::from(format!("socket:[{inode}]")))).count()
     }
 
     pub fn forget_peak(&self) {
