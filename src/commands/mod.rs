@@ -74,6 +74,7 @@ enum Command {
 }
 
 pub fn main() -> ExitCode {
+    silence_onnxruntime();
     let command = CommandLine::parse().command;
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(dispatch(command)),
@@ -83,6 +84,16 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Unless told otherwise before it is loaded, the ONNX Runtime library opens a database for telemetry in the user's cache
+/// folder and leaves a session's name among the temporary files, even where telemetry is switched off by its own interface.
+#[expect(
+    unsafe_code,
+    reason = "the first step of the program: there is no other thread that could read the environment"
+)]
+fn silence_onnxruntime() {
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
 }
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
