@@ -61,7 +61,7 @@ impl Canary {
     fn decimals(what: &'static str, numbers: &[f32]) -> Self {
         let digits = |number: &f32| {
             let digits = format!("{:.12}", number.abs()).replace('.', "");
-            digits.trim_start_matches('0')[..5].as_bytes().to_vec()
+            digits.trim_start_matches('0').as_bytes()[..5].to_vec()
         };
         Self { what, forms: numbers.iter().map(digits).collect(), in_sequence: true }
     }
@@ -293,7 +293,7 @@ async fn search_everything(kind: Kind) {
     let keyed = Client { token: Some(api_key.clone()), ..client.clone() };
     keyed.get("/v1/subjects").await.expect(200);
 
-    let hidden = |text: &str| text[text.len() - 40..].as_bytes().to_vec();
+    let hidden = |text: &str| text.as_bytes()[text.len() - 40..].to_vec();
     let token = client.token.as_deref().unwrap();
     canaries.push(Canary::new("the token", token.split('.').nth(2).unwrap().as_bytes()));
     canaries.push(Canary::new("the token's claims", token.split('.').nth(1).unwrap().as_bytes()));

@@ -110,7 +110,7 @@ fn attacks(token: &str, subject: &str) -> Vec<Attack> {
     let length = |body: &[u8]| format!("content-length: {}", body.len());
     let small = br#"{"external_ref":"smuggled"}"#;
     let nested = r#"{"a":"#.repeat(100_000);
-    let parts = format!("--b\r\ncontent-disposition: form-data; name=\"x\"\r\n\r\n1\r\n").repeat(10_000);
+    let parts = "--b\r\ncontent-disposition: form-data; name=\"x\"\r\n\r\n1\r\n".repeat(10_000);
     // A stream of zeros in gzip: 32 bytes of it hold a kilobyte or so; what they hold is never looked at.
     let bomb = [b"\x1f\x8b\x08\0\0\0\0\0\x02\xff".as_slice(), &[0xed; 100_000]].concat();
     let header = |bytes: usize| format!("x-filler: {}", "x".repeat(bytes));

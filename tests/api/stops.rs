@@ -33,8 +33,6 @@ const CLIENTS: usize = 3;
 /// Between "not ready any more" and the end of listening; a quarter of what the program itself takes.
 const NOTICE: Duration = Duration::from_millis(250);
 
-const UNLIMITED: [(&str, &str); 2] = [("RATE_CLIENT", "1000000"), ("RATE_ADDRESS", "1000000")];
-
 fn stops_wanted() -> usize {
     std::env::var("VELUM_TEST_STOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
 }
@@ -71,7 +69,7 @@ impl Caller {
                 thread::sleep(Duration::from_millis(5));
                 continue;
             };
-            let makes = (log.len() % 2 == 0).then(|| format!("{}-{}", self.name, log.len()));
+            let makes = log.len().is_multiple_of(2).then(|| format!("{}-{}", self.name, log.len()));
             if raw::send(&mut open, &self.request(makes.as_deref())).is_err() {
                 continue; // closed before all of it had left
             }
@@ -134,7 +132,7 @@ impl Lane {
     /// Starts a server, stops it `after` a while under load, and says what was lost.
     async fn stop_once(&self, round: usize, after: Duration) -> (usize, Vec<String>) {
         let clock = Arc::new(ManualClock::at(OffsetDateTime::now_utc()));
-        let running = TestApp::serve(self.data.path(), &self.databases, &UNLIMITED, clock).await;
+        let running = TestApp::serve(self.data.path(), &self.databases, &[], clock).await;
         let (authority, port) = (running.authority.clone().unwrap(), running.address.port());
         let client = client_of(self.data.path(), &authority, port).await;
         let subject = client.subject().await;
