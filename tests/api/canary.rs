@@ -1,5 +1,5 @@
-//! What must be nowhere, searched everywhere: a name, credentials, a photo and its embedding go through every route of the API,
-//! refusals and panics included, and then the log at its most talkative, the databases, the metrics and every file that the
+//! What must be nowhere, searched everywhere: a name, an address, credentials, a photo and its embedding go through every route of the API,
+//! refusals and panics included, and then the log at its most talkative, the databases, Redis, the metrics and every file that the
 //! process left are searched for them, as they are and in base64 and hexadecimal.
 //!
 //! Left out is what is there to hold secrets, in a file of its own with mode 0600: the folder of keys, and the credential that
@@ -27,12 +27,14 @@ use velum::{
 use zeroize::Zeroizing;
 
 use super::helpers::{
-    Answer, Client, Kind, Process, TestApp, WithForm as _, credential_in,
+    Answer, Client, Kind, Process, Redis, TestApp, WithForm as _, credential_in,
     databases::{Databases, postgres_url},
     free_port, onnxruntime, photos, scrape,
 };
 
 const NAME: &str = "canary-Zwiebelturm-5b1f0c9a";
+/// As a trusted proxy says it.
+const ADDRESS: &str = "203.0.113.177";
 const NOTE: &str = "canary-Kirschkern-e07d42c8";
 
 /// Something that must not be found, in every form in which it might be.
@@ -152,6 +154,7 @@ fn canaries_of(photo: &[u8]) -> Vec<Canary> {
     let middle = photo.len() / 2;
     let mut canaries = vec![
         Canary::new("the name", NAME.as_bytes()),
+        Canary::new("the address", ADDRESS.as_bytes()),
         Canary::new("the photo's note", NOTE.as_bytes()),
         Canary::new("the photo", &photo[middle..middle + 24]),
         Canary::new("the end of the photo", &photo[photo.len() - 1_000..photo.len() - 976]),
@@ -211,7 +214,7 @@ impl Canaries<'_> {
                 let request =
                     request.header("content-type", kind).header("user-agent", NAME).header("traceparent", NAME);
                 let request =
-                    request.header("x-forwarded-for", NAME).header("idempotency-key", NAME).header("referer", token);
+                    request.header("x-forwarded-for", ADDRESS).header("idempotency-key", NAME).header("referer", token);
                 request.header("cookie", self.secret).bearer_auth(token).body(body.clone())
             };
             let broken = format!("{token}x");
@@ -257,7 +260,7 @@ async fn search_everything(kind: Kind) {
     let (data, temporary, log) = (house.path().join("data"), house.path().join("temporary"), house.path().join("log"));
     fs::create_dir(&temporary).unwrap();
     let databases = Databases::make(kind, &data);
-    let metrics = free_port();
+    let (metrics, redis) = (free_port(), Redis::start());
     let mut process = Process::start_with(&data, |command| {
         command
             .env("TMPDIR", &temporary)
@@ -266,6 +269,10 @@ async fn search_everything(kind: Kind) {
             .env("VELUM_LOG_FORMAT", "json")
             .env("VELUM_METRICS_LISTEN", format!("127.0.0.1:{metrics}"))
             .env("VELUM_CORS_ORIGINS", "https://app.example")
+            .env("VELUM_TRUSTED_PROXIES", "127.0.0.1")
+            .env("VELUM_REDIS_URL", redis.url())
+            .env("VELUM_RATE_CLIENT", "1000000")
+            .env("VELUM_RATE_ADDRESS", "1000000")
             .env("VELUM_DATABASE_URL", &databases.main)
             .env("VELUM_KEYSTORE_URL", &databases.keystore)
             .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal)
@@ -330,7 +337,7 @@ async fn search_everything(kind: Kind) {
     process.signal("-TERM");
     assert!(process.ended().await.success());
 
-    let mut places = vec![("the metrics".to_owned(), scraped.into_bytes())];
+    let mut places = vec![("the metrics".to_owned(), scraped.into_bytes()), ("Redis".to_owned(), redis.log())];
     let named = |(path, bytes): (PathBuf, Vec<u8>)| (path.display().to_string(), bytes);
     places.extend(running.into_iter().map(named));
     for folder in [&data, &temporary] {
@@ -342,14 +349,13 @@ async fn search_everything(kind: Kind) {
         places.extend(dump(&databases));
     }
     // Whoever looks finds what may be there.
-    for (what, somewhere) in
-        [("the log", "the log"), ("a database", if kind == Kind::Postgres { "table" } else { "velum.db" })]
-    {
-        let wanted = if what == "the log" { "/v1/subjects/{subject}/verifications" } else { subject.as_str() };
+    let database = if kind == Kind::Postgres { "table" } else { "velum.db" };
+    let (route, counter) = ("/v1/subjects/{subject}/verifications", "velum:rate:address:");
+    for (somewhere, wanted) in [("the log", route), (database, subject.as_str()), ("Redis", counter)] {
         let is_there = |(name, bytes): &(String, Vec<u8>)| {
             name.contains(somewhere) && position(bytes, wanted.as_bytes()).is_some()
         };
-        assert!(places.iter().any(is_there), "{wanted} is not even in {what}");
+        assert!(places.iter().any(is_there), "{wanted} is not even in {somewhere}");
     }
     let hits: Vec<_> = places
         .iter()

@@ -56,6 +56,12 @@ impl Redis {
         assert!(Command::new("kill").args([name, &self.server.id().to_string()]).status().unwrap().success());
     }
 
+    /// Every command that changed something.
+    pub fn log(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.path().join("appendonlydir")).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
     /// What `redis-cli` answers.
     pub fn ask(&self, words: &[&str]) -> String {
         let mut cli = Command::new("redis-cli");
