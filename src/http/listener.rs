@@ -22,7 +22,7 @@ use actix_web::{
 };
 use tokio::time::timeout;
 
-use super::{address::TrustedProxies, proxy_protocol};
+use super::{address::TrustedProxies, paced::Paced, proxy_protocol};
 use crate::domain::network::ClientAddress;
 
 /// A client that was answered before it had sent everything may still read the answer.
@@ -95,7 +95,7 @@ impl Entrance {
     ) -> impl ServiceFactory<
         TcpStream,
         Config = (),
-        Response = (TlsStream<TcpStream>, Protocol, Option<SocketAddr>),
+        Response = (Paced<TlsStream<TcpStream>>, Protocol, Option<SocketAddr>),
         Error = (),
         InitError = (),
     > {
@@ -108,7 +108,7 @@ impl Entrance {
                     let (tls, entrance) = (Rc::clone(&tls), entrance.clone());
                     async move {
                         let client = entrance.client(&mut stream).await.map_err(note_refusal)?;
-                        Ok((tls.call(stream).await?, Protocol::Http1, Some(client)))
+                        Ok((Paced::new(tls.call(stream).await?), Protocol::Http1, Some(client)))
                     }
                 }))
             }

@@ -10,6 +10,7 @@ pub mod listener;
 pub mod metrics;
 pub mod middleware;
 pub mod openapi;
+mod paced;
 pub mod problem;
 pub mod proxy_protocol;
 pub mod upload;
