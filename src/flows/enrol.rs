@@ -157,7 +157,8 @@ pub async fn delete(
     call: Call<()>,
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        Ok(flows.store.templates().delete(tenant, subject, enrolment, attempt.receipt(&())).await?)
+        let receipt = attempt.receipt(&()).map(|receipt| receipt.of(subject));
+        Ok(flows.store.templates().delete(tenant, subject, enrolment, receipt).await?)
     })
     .await
 }

@@ -73,10 +73,15 @@ impl Receipt {
         Self { claim, status, location, subject: None, answer: None }
     }
 
-    /// With a body about a person: sealed under that person's key, and gone with the person.
+    /// Of a call about a person: gone with the person.
+    pub fn of(self, subject: SubjectId) -> Self {
+        Self { subject: Some(subject), ..self }
+    }
+
+    /// The same with a body, sealed under that person's key.
     pub fn about(self, subject: SubjectId, key: &DataKey, body: &[u8]) -> Result<Self, StoreError> {
         let answer = Some(key.seal(&place(&hex::encode(self.claim.record)), body)?);
-        Ok(Self { subject: Some(subject), answer, ..self })
+        Ok(Self { answer, ..self.of(subject) })
     }
 }
 
