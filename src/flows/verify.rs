@@ -141,7 +141,7 @@ async fn open(
     let opened = Stage::Open.complete(flows.keyholder.open(request)).await;
     if opened.is_err() {
         // Nothing was told, so nothing was tried. One that stays behind only slows down.
-        let _stays_behind = flows.store.attempts().undo(tenant, subject, now).await;
+        let _stays_behind = flows.store.attempts().undo(tenant, subject).await;
     }
     let row = store::Verification {
         id,

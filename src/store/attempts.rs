@@ -48,19 +48,24 @@ impl Attempts<'_> {
                 if blocked_until > now {
                     return Ok(Err(blocked_until));
                 }
-                write(connection, tenant, subject, failures + 1, now + rule.delay(failures + 1))?;
+                let delay = rule.delay(failures + 1);
+                // Not `now`: who comes at the same time may have looked at the clock a moment earlier.
+                let until = if delay.is_zero() { OffsetDateTime::UNIX_EPOCH } else { now + delay };
+                write(connection, tenant, subject, failures + 1, until)?;
                 Ok(Ok(()))
             })
             .await
     }
 
     /// Takes back an attempt that came to no outcome.
-    pub async fn undo(&self, tenant: TenantId, subject: SubjectId, now: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn undo(&self, tenant: TenantId, subject: SubjectId) -> Result<(), StoreError> {
         self.pool
             .write(tenant, move |connection| {
                 lock(connection, tenant, subject)?;
                 match read(connection, tenant, subject)? {
-                    Some((failures, _)) if failures > 1 => write(connection, tenant, subject, failures - 1, now),
+                    Some((failures, _)) if failures > 1 => {
+                        write(connection, tenant, subject, failures - 1, OffsetDateTime::UNIX_EPOCH)
+                    }
                     _ => forget(connection, tenant, subject),
                 }
             })

@@ -187,6 +187,25 @@ async fn failures_in_a_row_slow_down_the_next_attempt_and_a_restart_does_not_for
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_who_are_all_the_right_person_are_no_failures() {
+    each_database_with(&[("COMPUTE_QUEUE", "64")], |app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        for _ in 0..3 {
+            let answers = join_all((0..8).map(|_| client.verify(&subject, photos::collins()))).await;
+            assert_eq!(
+                statuses(&answers, 201),
+                8,
+                "{:?}",
+                answers.iter().map(|answer| &answer.text).collect::<Vec<_>>()
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_come_to_no_outcome_do_not_count() {
     let app = TestApp::spawn(if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite }, &[]).await;
     let client = app.client().await;
