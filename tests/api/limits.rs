@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::StatusCode;
-use velum::app::Running;
+use velum::{app::Running, tls::development};
 
 use super::helpers::{
     Answer, Client, Kind, Redis, TestApp, databases::postgres_url, each_database, each_database_with, photos,
@@ -78,6 +78,19 @@ async fn without_redis_each_process_lets_less_through_and_says_that_it_is_degrad
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     client.get("/v1/models").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_reached_by_tls_and_only_where_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = development::ensure(folder.path(), &[], time::OffsetDateTime::now_utc()).unwrap();
+    let redis = Redis::start_with_tls(&made.server);
+    let url = redis.tls_url();
+    let authority = made.authority.display().to_string();
+    let trusting = TestApp::spawn(Kind::Sqlite, &[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)]).await;
+    assert_eq!(trusting.stranger().get("/readyz").await.expect(200).json()["status"], "ok");
+    let doubting = TestApp::spawn(Kind::Sqlite, &[("REDIS_URL", &url)]).await;
+    assert_eq!(doubting.stranger().get("/readyz").await.expect(200).json()["status"], "degraded");
 }
 
 #[tokio::test(flavor = "multi_thread")]

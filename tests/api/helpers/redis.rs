@@ -7,6 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use velum::tls::Identity;
 
 use super::free_port;
 
@@ -19,8 +20,19 @@ pub struct Redis {
 impl Redis {
     pub fn start() -> Self {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
-        let server = launch(port, &folder);
+        let server = launch(port, &folder, None);
         Self { port, folder, server }
+    }
+
+    /// With TLS and nothing else.
+    pub fn start_with_tls(identity: &Identity) -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let server = launch(port, &folder, Some(identity));
+        Self { port, folder, server }
+    }
+
+    pub fn tls_url(&self) -> String {
+        format!("rediss://velum:test_only@localhost:{}", self.port)
     }
 
     /// As a user with just the commands that docs/operations.md grants.
@@ -37,14 +49,14 @@ impl Redis {
     /// With what its file still holds.
     pub fn restart(&mut self) {
         self.kill();
-        self.server = launch(self.port, &self.folder);
+        self.server = launch(self.port, &self.folder, None);
     }
 
     /// With nothing.
     pub fn restart_empty(&mut self) {
         self.kill();
         self.folder = tempfile::tempdir().unwrap();
-        self.server = launch(self.port, &self.folder);
+        self.server = launch(self.port, &self.folder, None);
     }
 
     /// Takes connections and answers nobody, or goes on.
@@ -77,13 +89,22 @@ fn documented_user() -> String {
     line.replace(">PASSWORD", ">test_only")
 }
 
-fn launch(port: u16, folder: &TempDir) -> Child {
+fn launch(port: u16, folder: &TempDir, tls: Option<&Identity>) -> Child {
     let settings = folder.path().join("redis.conf");
-    std::fs::write(&settings, documented_user()).unwrap();
+    let listening = match tls {
+        None => format!("port {port}"),
+        Some(Identity { certificate, key }) => {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!(
+                "port 0\ntls-port {port}\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-auth-clients no\ntls-ca-cert-file {certificate}"
+            )
+        }
+    };
+    std::fs::write(&settings, format!("{}\n{listening}\n", documented_user())).unwrap();
     let mut command = Command::new("redis-server");
     let server = command
         .arg(settings)
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes", "--dir"])
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"])
         .arg(folder.path())
         .stdout(Stdio::null())
         .spawn();
