@@ -395,6 +395,22 @@ fn a_well_hashed_frame_of_other_parameters_or_shape_is_still_refused() {
     assert_eq!(EncryptedTemplate::from_bytes(&emptied, key).err(), Some(WireError::NotConformant));
 }
 
+/// Found by fuzzing: the library takes both for conformant, and then divides by zero or reads beyond a buffer.
+#[test]
+fn a_well_hashed_key_that_the_library_would_stumble_over_is_refused() {
+    let frame = |seed: &[u8]| {
+        let mut frame = [&seed[1..], &[0; 32]].concat();
+        let body_bytes = (frame.len() - 64) as u64;
+        frame[24..32].copy_from_slice(&body_bytes.to_le_bytes());
+        rehash(&mut frame);
+        frame
+    };
+    let secret = frame(include_bytes!("../fuzz/corpus/fhe/made_good_secret_of_size_zero"));
+    assert_eq!(SecretKeys::from_bytes(&secret).err(), Some(WireError::NotConformant));
+    let public = frame(include_bytes!("../fuzz/corpus/fhe/made_good_public_beyond_its_stream"));
+    assert_eq!(PublicKey::from_bytes(&public).err(), Some(WireError::NotConformant));
+}
+
 #[test]
 fn key_files_survive_their_bytes_and_an_evaluation_key_can_be_made_anew() {
     let set = keys::generate();

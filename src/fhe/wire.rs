@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tfhe::{
     Unversionize, Versionize,
     conformance::ParameterSetConformant,
+    core_crypto::commons::math::random::{CompressionSeed, Seed},
     core_crypto::prelude::{compressed_modulus_switched_glwe_ciphertext::CompressedModulusSwitchedGlweCiphertext, *},
     named::Named,
     safe_serialization::{safe_deserialize_conformant, safe_serialize},
@@ -157,7 +158,7 @@ impl ParameterSetConformant for PublicBody {
     type ParameterSet = ();
 
     fn is_conformant(&self, (): &()) -> bool {
-        self.zero.is_conformant(&glwe_shape())
+        self.zero.is_conformant(&glwe_shape()) && begins_its_stream(&self.zero.compression_seed())
     }
 }
 
@@ -165,8 +166,17 @@ impl ParameterSetConformant for EvaluationBody {
     type ParameterSet = ();
 
     fn is_conformant(&self, (): &()) -> bool {
-        self.bootstrap.is_conformant(&bootstrap_key_shape()) && self.key_switch.is_conformant(&key_switch_key_shape())
+        self.bootstrap.is_conformant(&bootstrap_key_shape())
+            && self.key_switch.is_conformant(&key_switch_key_shape())
+            && begins_its_stream(&self.bootstrap.compression_seed())
+            && begins_its_stream(&self.key_switch.compression_seed())
     }
+}
+
+/// Our masks begin where their random stream does. The library does not ask, and reads beyond its buffer's end (it panics)
+/// where a seed says another place.
+fn begins_its_stream(seed: &CompressionSeed) -> bool {
+    seed.inner.first_index == CompressionSeed::from(Seed(0)).inner.first_index
 }
 
 impl ParameterSetConformant for SecretBody {
