@@ -57,14 +57,11 @@ where
         .workers(listening.workers)
         .max_concurrent_connections(listening.connections_max)
         .shutdown_timeout(listening.stop_timeout.as_secs());
-    let stopping = server.graceful_shutdown_signal();
+    // The connections are not told of a stop: told so, they would close at once, and drop a request that has arrived and is not
+    // read yet. While the server stops, each answer closes its connection (`middleware`), and one that lies idle ends
+    // with its keep-alive.
     let connection = move || {
-        let stopping = stopping.clone();
         let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
             .client_request_timeout(head_timeout)
             .client_disconnect_timeout(LINGER)
             .finish(map_config(routes(), |()| AppConfig::default()));
