@@ -149,6 +149,8 @@ impl Lane {
             })
             .map(|caller| thread::spawn(|| caller.call()))
             .collect();
+        // Its idle connection would be waited for.
+        drop(client);
         tokio::time::sleep(after).await;
 
         let began = Instant::now();
