@@ -24,8 +24,6 @@ pub enum Policy {
 }
 
 impl Policy {
-    pub const ALL: [Self; 2] = [Self::Client, Self::Address];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",

@@ -14,7 +14,7 @@ use self::limits::LocalLimits;
 pub use self::{
     limits::{Policy, Rate, Rates, Verdict},
     redis::{Redis, RedisTls},
-    revocations::{Revocation, RevocationCopy},
+    revocations::RevocationCopy,
 };
 
 /// Where the answer of Redis cannot be had. The caller goes on without it.

@@ -17,6 +17,7 @@ use std::{
 use redis::{Script, cmd};
 
 use super::{CacheError, redis::Redis};
+use crate::domain::revocation::Revocation;
 
 const KEY: &str = "velum:revoked";
 const VERSION: &str = "version";
@@ -29,14 +30,6 @@ const KEPT_S: i64 = 3_600;
 
 /// Members in one write.
 const CHUNK: usize = 1_000;
-
-/// A member of the copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revocation {
-    pub member: String,
-    /// Seconds since 1970.
-    pub expires_at: i64,
-}
 
 #[derive(Clone, Copy)]
 struct Belief {
@@ -99,7 +92,7 @@ return version",
             let mut call = SCRIPT.key(KEY);
             call.arg(from).arg(if is_last { to } else { from }).arg(now - KEPT_S);
             for revocation in chunk {
-                call.arg(revocation.expires_at).arg(&revocation.member);
+                call.arg(revocation.expires_at.unix_timestamp()).arg(&revocation.member);
             }
             let _before: i64 = self.redis.invoke(&call).await?;
             if is_last {

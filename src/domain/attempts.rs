@@ -11,7 +11,7 @@ pub struct AttemptRule {
 impl AttemptRule {
     /// After the first failure too many.
     const FIRST_DELAY: Duration = Duration::seconds(30);
-    pub const LONGEST_DELAY: Duration = Duration::DAY;
+    const LONGEST_DELAY: Duration = Duration::DAY;
 
     /// How long after the `failures`th failure in a row there is no further attempt.
     pub fn delay(self, failures: i64) -> Duration {

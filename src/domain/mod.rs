@@ -8,4 +8,5 @@ pub mod face;
 pub mod id;
 pub mod matching;
 pub mod network;
+pub mod revocation;
 pub mod usage;

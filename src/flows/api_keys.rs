@@ -59,8 +59,8 @@ pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ApiKeyRow>::cursor) })
 }
 
-/// A successor with the same name, scopes, expiry and networks; the old key lives on for `overlap`. Once for each key: of an answer that
-/// was lost the successor stands in the list, to be ended.
+/// A successor with the same name, scopes, expiry and networks; the old key lives on for `overlap`. Once for each key: of an
+/// answer that was lost the successor stands in the list, to be ended.
 pub async fn roll(
     flows: &Flows,
     caller: &Caller,

@@ -73,7 +73,12 @@ pub enum FlowError {
 
 impl FlowError {
     pub(super) fn blocked(now: OffsetDateTime, until: OffsetDateTime) -> Self {
-        Self::AttemptsBlocked { retry_after_s: u64::try_from((until - now).whole_seconds()).unwrap_or(0) + 1 }
+        Self::AttemptsBlocked { retry_after_s: Self::seconds_until(now, until) }
+    }
+
+    /// For `Retry-After`: full seconds after which `until` has passed; at least 1.
+    pub(super) fn seconds_until(now: OffsetDateTime, until: OffsetDateTime) -> u64 {
+        u64::try_from((until - now).whole_seconds()).unwrap_or(0) + 1
     }
 
     pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::{FlowError, Flows};
 use crate::{
@@ -117,7 +117,9 @@ async fn claim(flows: &Flows, keyed: &KeyedCall, content: &[&[u8]]) -> Result<Fo
     let until = now + keyed.time_max;
     match flows.store.idempotency().claim(keyed.tenant, record, fingerprint, now, until).await? {
         Claimed::Yours(claim) => Ok(Found::Unclaimed(claim)),
-        Claimed::Running { until } => Err(FlowError::TwinAtWork { retry_after_s: seconds_until(now, until) }),
+        Claimed::Running { until } => {
+            Err(FlowError::TwinAtWork { retry_after_s: FlowError::seconds_until(now, until) })
+        }
         Claimed::Done(done) if done.fingerprint == fingerprint => Ok(Found::Answered(done)),
         Claimed::Done(_) => Err(FlowError::IdempotencyKeyReused),
     }
@@ -138,8 +140,4 @@ async fn replay(flows: &Flows, tenant: TenantId, keep: Keep, done: Done) -> Resu
         Some(subject) => done.open_answer(&super::subjects::data_key(flows, tenant, subject).await?)?,
     };
     Ok(Answer { status: done.status, location: done.location, body: body.unwrap_or_default(), replayed: true })
-}
-
-fn seconds_until(now: OffsetDateTime, until: OffsetDateTime) -> u64 {
-    u64::try_from((until - now).whole_seconds()).unwrap_or(0) + 1
 }

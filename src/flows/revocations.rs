@@ -6,7 +6,7 @@ use super::{FlowError, Flows};
 use crate::{
     auth::jwt::VerifiedToken,
     cache,
-    store::{client_member, token_member},
+    domain::revocation::{client_member, token_member},
 };
 
 /// Whether a token is still good. From the copy, where it is known to be complete; else from the database. Where neither can be
@@ -49,10 +49,6 @@ async fn try_synchronise(
     }
     if known < truth {
         let missing = flows.store.tokens().revocations(known, truth).await?;
-        let missing: Vec<cache::Revocation> = missing
-            .into_iter()
-            .map(|row| cache::Revocation { member: row.member, expires_at: row.expires_at.unix_timestamp() })
-            .collect();
         copy.extend(known, truth, &missing, flows.now().unix_timestamp()).await?;
         if copy.version().await? < truth {
             return Ok(());

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     auth::{
-        Caller, Principal, Scopes,
+        Caller, Identity, Principal, Scopes,
         api_key::ApiKey,
         assertion::{self, AssertionKey},
         client_secret::ClientSecretHash,
@@ -135,22 +135,41 @@ pub enum AuthenticationError {
     Flow(#[from] FlowError),
 }
 
-/// Who is calling, by access token or API key, and from where. A token that was ended anywhere is ended everywhere,
-/// within a second if Redis and the database part, and else at once.
-pub async fn authenticate(
+/// A credential that is genuine. Whether it was ended meanwhile is known when it is [`confirm`](Self::confirm)ed.
+pub enum Genuine {
+    Token(VerifiedToken),
+    /// The database was asked for it, and knows whether it was ended.
+    ApiKey(Caller),
+}
+
+impl Genuine {
+    pub fn identity(&self) -> Identity {
+        match self {
+            Self::Token(token) => Identity::Client(token.principal.client),
+            Self::ApiKey(caller) => caller.identity,
+        }
+    }
+
+    /// A token that was ended anywhere is ended everywhere, within a second if Redis and the database part, and else at once.
+    pub async fn confirm(self, flows: &Flows) -> Result<Caller, AuthenticationError> {
+        match self {
+            Self::ApiKey(caller) => Ok(caller),
+            Self::Token(token) if revocations::is_live(flows, &token).await? => Ok(token.principal.into()),
+            Self::Token(_) => Err(AuthenticationError::Revoked),
+        }
+    }
+}
+
+/// Who is calling, by access token or API key, and from where.
+pub async fn identify(
     flows: &Flows,
     bearer: &str,
     address: Option<ClientAddress>,
-) -> Result<Caller, AuthenticationError> {
+) -> Result<Genuine, AuthenticationError> {
     if ApiKey::resembles(bearer) {
-        return api_keys::authenticate(flows, bearer, address).await;
+        return api_keys::authenticate(flows, bearer, address).await.map(Genuine::ApiKey);
     }
-    let verified = flows.tokens.verify(bearer)?;
-    if revocations::is_live(flows, &verified).await? {
-        Ok(verified.principal.into())
-    } else {
-        Err(AuthenticationError::Revoked)
-    }
+    Ok(Genuine::Token(flows.tokens.verify(bearer)?))
 }
 
 /// The client behind a credential. Whatever is wrong with it, the answer is the same.

@@ -20,12 +20,13 @@ pub struct Charge {
 /// Counts an operation before it is done, so that no two share the last place of a day.
 pub async fn charge(flows: &Flows, tenant: TenantId, operation: Operation) -> Result<Charge, FlowError> {
     let now = flows.now();
-    let (day, quota) = (day(now), quota(flows, tenant).await?);
-    if flows.store.usage().charge(tenant, day, operation, quota).await? {
-        return Ok(Charge { tenant, day, operation });
+    let day = day(now);
+    match flows.store.usage().charge(tenant, day, operation, flows.quota_per_day).await? {
+        Ok(()) => Ok(Charge { tenant, day, operation }),
+        Err(quota) => {
+            Err(FlowError::QuotaSpent { quota, retry_after_s: FlowError::seconds_until(now, midnight_after(now)) })
+        }
     }
-    let until_midnight = midnight_after(now) - now;
-    Err(FlowError::QuotaSpent { quota, retry_after_s: u64::try_from(until_midnight.whole_seconds()).unwrap_or(0) + 1 })
 }
 
 /// For an operation that failed on our side, or was not carried out again. What failed may have been the database itself: it
@@ -64,15 +65,11 @@ pub async fn usage(flows: &Flows, tenant: TenantId, days: u32) -> Result<Usage, 
     let days = flows.store.usage().days(tenant, today + 1 - i64::from(days)).await?;
     let none = UsageDay { day: today, enrolments: 0, verifications: 0 };
     Ok(Usage {
-        quota_per_day: quota(flows, tenant).await?,
+        quota_per_day: flows.store.usage().quota(tenant).await?.unwrap_or(flows.quota_per_day),
         today: days.first().copied().filter(|first| first.day == today).unwrap_or(none),
         resets_at: midnight_after(now),
         days,
     })
-}
-
-async fn quota(flows: &Flows, tenant: TenantId) -> Result<u32, FlowError> {
-    Ok(flows.store.usage().quota(tenant).await?.unwrap_or(flows.quota_per_day))
 }
 
 /// Days since 1970-01-01 UTC.

@@ -27,8 +27,7 @@ use crate::{
         usage::Operation,
     },
     flows::{
-        Flows,
-        tokens::{self, AuthenticationError},
+        Flows, tokens,
         usage::{self, Charge},
     },
 };
@@ -89,8 +88,14 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
     if access == Access::Open || !answers {
         return Ok(());
     }
-    let caller = identify(flows, request).await?;
-    within_rate(flows, Policy::Client, &caller.identity.to_string(), seen).await?;
+    let address = request.extensions().get::<ClientAddress>().copied();
+    let genuine = tokens::identify(flows, bearer_token(request)?, address).await?;
+    // Both ask Redis: together they wait once.
+    let identity = genuine.identity().to_string();
+    let (caller, within) =
+        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, seen));
+    let caller = caller?;
+    within?;
     if let Access::Needs(scope) = access
         && !caller.may(scope)
     {
@@ -121,12 +126,6 @@ async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) 
         retry_after_s: Some(verdict.retry_after.as_secs() + 1),
         ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
     })
-}
-
-async fn identify(flows: &Flows, request: &HttpRequest) -> Result<Caller, Problem> {
-    let token = bearer_token(request)?;
-    let address = request.extensions().get::<ClientAddress>().copied();
-    tokens::authenticate(flows, token, address).await.map_err(|error: AuthenticationError| error.into())
 }
 
 /// RFC 6750, section 2.1. Exactly one `Authorization` header: two would leave open which one counts.

@@ -1,4 +1,5 @@
-//! What happens around every request: its id, where it comes from, its log line, the security headers, and errors written as problem+json.
+//! What happens around every request: its id, where it comes from, its log line, the security headers, and errors written
+//! as problem+json.
 
 use std::{
     fmt,

@@ -75,8 +75,13 @@ impl Attempts<'_> {
 
 /// After a match nothing is held against the person.
 pub(super) fn forget(connection: &mut AnyConnection, tenant: TenantId, subject: SubjectId) -> Result<(), StoreError> {
-    let own = attempts::table.find(subject.to_string()).filter(attempts::tenant_id.eq(tenant.to_string()));
-    Ok(diesel::delete(own).execute(connection).map(drop)?)
+    Ok(diesel::delete(own(tenant, subject)).execute(connection).map(drop)?)
+}
+
+#[diesel::dsl::auto_type(no_type_alias)]
+fn own(tenant: TenantId, subject: SubjectId) -> _ {
+    let (tenant, subject): (String, String) = (tenant.to_string(), subject.to_string());
+    attempts::table.find(subject).filter(attempts::tenant_id.eq(tenant))
 }
 
 fn read(
@@ -84,9 +89,8 @@ fn read(
     tenant: TenantId,
     subject: SubjectId,
 ) -> Result<Option<(i64, OffsetDateTime)>, StoreError> {
-    let own = attempts::table.find(subject.to_string()).filter(attempts::tenant_id.eq(tenant.to_string()));
-    let row: Option<(i64, i64)> =
-        own.select((attempts::failures, attempts::blocked_until)).first(connection).optional()?;
+    let query = own(tenant, subject).select((attempts::failures, attempts::blocked_until));
+    let row: Option<(i64, i64)> = query.first(connection).optional()?;
     row.map(|(failures, until)| Ok((failures, instant("verification_attempts.blocked_until", until)?))).transpose()
 }
 

@@ -8,9 +8,12 @@ use super::{
     conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::clients,
-    tokens::{self, client_member},
+    tokens,
 };
-use crate::domain::id::{ClientId, TenantId};
+use crate::domain::{
+    id::{ClientId, TenantId},
+    revocation::client_member,
+};
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Client {

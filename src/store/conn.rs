@@ -90,6 +90,23 @@ impl AnyConnection {
         }
     }
 
+    /// Like [`write`](Self::write), without waiting for the disk. The end of a process forgets nothing of it; a power cut may,
+    /// unless a `write` was committed after it: both stand in one log, the earlier one first.
+    pub fn write_behind<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.dialect() {
+            Dialect::Postgres => self.write(|connection| {
+                connection.batch_execute("SET LOCAL synchronous_commit = off")?;
+                work(connection)
+            }),
+            Dialect::Sqlite => {
+                self.batch_execute("PRAGMA synchronous = NORMAL")?;
+                let result = self.write(work);
+                self.batch_execute("PRAGMA synchronous = FULL")?;
+                result
+            }
+        }
+    }
+
     /// Runs migrations while no other process can: both colours of a deploy may start at once.
     /// On SQLite that makes them one transaction; on PostgreSQL each has its own, under an advisory lock.
     pub(super) fn migrate<T>(

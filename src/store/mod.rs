@@ -53,7 +53,7 @@ pub use self::{
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
     tenants::{Tenant, Tenants},
-    tokens::{Revocation, TokenRef, Tokens, client_member, token_member},
+    tokens::{TokenRef, Tokens},
     usage::{Usage, UsageDay},
     verifications::{NewVerification, Verification, Verifications},
 };

@@ -14,7 +14,10 @@ use super::{
     error::{Conflict, StoreError},
     schema::main::{clients, revocation_head, revocations, used_assertions},
 };
-use crate::domain::id::ClientId;
+use crate::domain::{
+    id::ClientId,
+    revocation::{Revocation, token_member},
+};
 
 /// What a token is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,22 +31,6 @@ impl TokenRef {
     fn member(&self) -> String {
         token_member(&self.token_id)
     }
-}
-
-/// What was revoked, until it would have ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revocation {
-    /// [`token_member`] or [`client_member`].
-    pub member: String,
-    pub expires_at: OffsetDateTime,
-}
-
-pub fn token_member(token_id: &str) -> String {
-    format!("t:{token_id}")
-}
-
-pub fn client_member(client: ClientId) -> String {
-    format!("c:{client}")
 }
 
 pub struct Tokens<'a> {

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 
 use super::{
     columns::parse,
-    conn::{Pool, Reach},
+    conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::{tenants, usage_days},
 };
@@ -30,43 +30,21 @@ pub struct Usage<'a> {
 }
 
 impl Usage<'_> {
-    /// Counts one operation, if the day's total is below `quota`. Whether it was counted.
+    /// Counts one operation, if the day's total is below the tenant's own quota, or else `default_quota`.
+    /// `Err(quota)` where it is not, and nothing was counted.
     pub async fn charge(
         &self,
         tenant: TenantId,
         day: i64,
         operation: Operation,
-        quota: u32,
-    ) -> Result<bool, StoreError> {
+        default_quota: u32,
+    ) -> Result<Result<(), u32>, StoreError> {
+        // What is then done commits after this, so that no power cut forgets the count and keeps the work.
+        let count = move |connection: &mut AnyConnection| count(connection, tenant, day, operation, default_quota);
         // Two first requests of a day at once: the second finds the row of the first.
         loop {
-            let counted = self.pool.run(tenant, move |connection| {
-                let day_of_tenant = usage_days::table.find((tenant.to_string(), day));
-                let within = day_of_tenant
-                    .clone()
-                    .filter((usage_days::enrolments + usage_days::verifications).lt(i64::from(quota)));
-                let (enrolments, verifications) = one_of(operation);
-                let more = (
-                    usage_days::enrolments.eq(usage_days::enrolments + enrolments),
-                    usage_days::verifications.eq(usage_days::verifications + verifications),
-                );
-                if diesel::update(within).set(more).execute(connection)? > 0 {
-                    return Ok(true);
-                }
-                let there: i64 = day_of_tenant.count().get_result(connection)?;
-                if there > 0 || quota == 0 {
-                    return Ok(false);
-                }
-                let row = (
-                    usage_days::tenant_id.eq(tenant.to_string()),
-                    usage_days::day.eq(day),
-                    usage_days::enrolments.eq(enrolments),
-                    usage_days::verifications.eq(verifications),
-                );
-                diesel::insert_into(usage_days::table).values(row).execute(connection)?;
-                Ok(true)
-            });
-            match counted.await.map_err(|error| error.or_conflict(Conflict::Id)) {
+            let counted = self.pool.run(tenant, move |connection| connection.write_behind(count)).await;
+            match counted.map_err(|error| error.or_conflict(Conflict::Id)) {
                 Err(StoreError::Conflict(_)) => {}
                 other => return other,
             }
@@ -96,9 +74,7 @@ impl Usage<'_> {
 
     /// The tenant's own quota; `None`: the service's.
     pub async fn quota(&self, tenant: TenantId) -> Result<Option<u32>, StoreError> {
-        let query = tenants::table.find(tenant.to_string()).select(tenants::quota_per_day);
-        let quota: Option<i64> = self.pool.run(Reach::Every, move |connection| Ok(query.first(connection)?)).await?;
-        quota.map(|quota| parse("tenants.quota_per_day", &quota.to_string())).transpose()
+        self.pool.run(tenant, move |connection| own_quota(connection, tenant)).await
     }
 
     /// Gives a tenant a quota of its own, or takes it away again.
@@ -108,6 +84,45 @@ impl Usage<'_> {
         let updated = self.pool.run(Reach::Every, move |connection| Ok(update.execute(connection)?)).await?;
         if updated == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
+}
+
+fn count(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    day: i64,
+    operation: Operation,
+    default_quota: u32,
+) -> Result<Result<(), u32>, StoreError> {
+    let quota = own_quota(connection, tenant)?.unwrap_or(default_quota);
+    let (enrolments, verifications) = one_of(operation);
+    let day_of_tenant = usage_days::table.find((tenant.to_string(), day));
+    let within =
+        day_of_tenant.clone().filter((usage_days::enrolments + usage_days::verifications).lt(i64::from(quota)));
+    let more = (
+        usage_days::enrolments.eq(usage_days::enrolments + enrolments),
+        usage_days::verifications.eq(usage_days::verifications + verifications),
+    );
+    if diesel::update(within).set(more).execute(connection)? > 0 {
+        return Ok(Ok(()));
+    }
+    let there: i64 = day_of_tenant.count().get_result(connection)?;
+    if there > 0 || quota == 0 {
+        return Ok(Err(quota));
+    }
+    let row = (
+        usage_days::tenant_id.eq(tenant.to_string()),
+        usage_days::day.eq(day),
+        usage_days::enrolments.eq(enrolments),
+        usage_days::verifications.eq(verifications),
+    );
+    diesel::insert_into(usage_days::table).values(row).execute(connection)?;
+    Ok(Ok(()))
+}
+
+fn own_quota(connection: &mut AnyConnection, tenant: TenantId) -> Result<Option<u32>, StoreError> {
+    let query = tenants::table.find(tenant.to_string()).select(tenants::quota_per_day);
+    let quota: Option<i64> = query.first(connection)?;
+    quota.map(|quota| parse("tenants.quota_per_day", &quota.to_string())).transpose()
 }
 
 /// (enrolments, verifications)

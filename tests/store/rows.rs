@@ -5,10 +5,11 @@ use velum::{
     domain::{
         decision::Decision,
         id::{ClientId, EnrolmentId, SubjectId, TenantId},
+        revocation::{Revocation, client_member},
     },
     store::{
-        Conflict, NewClient, NewSubject, PAGE_ROWS_MAX, Revocation, StoreError, TEMPLATES_PER_SUBJECT_MAX,
-        TemplateKind, Tenant, TokenRef, Verification, client_member,
+        Conflict, NewClient, NewSubject, PAGE_ROWS_MAX, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, Tenant,
+        TokenRef, Verification,
     },
     vault::{DataKey, VaultError},
 };
