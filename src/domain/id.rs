@@ -61,6 +61,8 @@ ids! {
     EnrolmentId = "enr";
     /// One 1:1 comparison; single use at the keyholder.
     VerificationId = "ver";
+    /// A piece of work that is done later.
+    JobId = "job";
     /// One HTTP request.
     RequestId = "req";
 }

@@ -6,6 +6,7 @@ pub mod consent;
 pub mod decision;
 pub mod face;
 pub mod id;
+pub mod job;
 pub mod matching;
 pub mod network;
 pub mod revocation;

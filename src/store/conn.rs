@@ -107,6 +107,15 @@ impl AnyConnection {
         }
     }
 
+    /// The end of a query whose rows are about to be changed: those that another transaction has in its hands are passed over.
+    /// SQLite has one writer at a time.
+    pub(super) fn passing_over_locked(&self) -> &'static str {
+        match self.dialect() {
+            Dialect::Postgres => "FOR UPDATE SKIP LOCKED",
+            Dialect::Sqlite => "",
+        }
+    }
+
     /// Runs migrations while no other process can: both colours of a deploy may start at once.
     /// On SQLite that makes them one transaction; on PostgreSQL each has its own, under an advisory lock.
     pub(super) fn migrate<T>(

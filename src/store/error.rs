@@ -58,6 +58,10 @@ pub enum Conflict {
     ApiKeyRolled,
     /// Another call took over what this one was to do.
     ClaimLost,
+    /// Another worker has the job by now, or nobody has.
+    LeaseLost,
+    /// A job of this kind and key waits already.
+    JobQueued,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -72,6 +76,8 @@ impl Conflict {
             Self::TooManyTemplates => "too_many_templates",
             Self::ApiKeyRolled => "api_key_rolled",
             Self::ClaimLost => "claim_lost",
+            Self::LeaseLost => "lease_lost",
+            Self::JobQueued => "job_queued",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

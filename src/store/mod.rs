@@ -2,7 +2,7 @@
 //!
 //! | database | type | holds |
 //! |---|---|---|
-//! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications |
+//! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications, jobs |
 //! | keystore | `KeyStore` | wrapped data keys and the key that hashes addresses; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
 //!
@@ -23,6 +23,7 @@ mod consents;
 mod error;
 mod history;
 mod idempotency;
+mod jobs;
 pub mod journal;
 pub mod keystore;
 mod migrations;
@@ -47,6 +48,7 @@ pub use self::{
     error::{Conflict, StoreError},
     history::{History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},
     idempotency::{Claim, Claimed, Done, Idempotency, Receipt, RecordId},
+    jobs::{Backlog, JobRow, Jobs, Lease, LeasedJob, NewJob},
     journal::KeyholderJournal,
     keystore::KeyStore,
     page::{PAGE_ROWS_MAX, Page},
@@ -116,6 +118,10 @@ impl Store {
 
     pub fn idempotency(&self) -> Idempotency<'_> {
         Idempotency { pool: self.pool() }
+    }
+
+    pub fn jobs(&self) -> Jobs<'_> {
+        Jobs { pool: self.pool() }
     }
 
     pub fn subjects(&self) -> Subjects<'_> {

@@ -126,6 +126,22 @@ pub mod main {
         }
     }
     diesel::table! {
+        jobs (id) {
+            id -> Text,
+            kind -> Text,
+            tenant_id -> Nullable<Text>,
+            payload -> Text,
+            unique_key -> Nullable<Text>,
+            due_at -> BigInt,
+            attempts -> BigInt,
+            lease -> Nullable<Text>,
+            leased_until -> Nullable<BigInt>,
+            last_error -> Nullable<Text>,
+            created_at -> BigInt,
+            dead_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
         verifications (id) {
             id -> Text,
             tenant_id -> Text,

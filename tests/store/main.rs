@@ -12,6 +12,7 @@ mod consents;
 mod databases;
 mod erasure;
 mod idempotency;
+mod jobs;
 mod journal;
 mod keys;
 mod migrations;
