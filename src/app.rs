@@ -30,7 +30,7 @@ use crate::{
     flows::{self, Flows, addresses::AddressKeys, compute::Compute, uploads::Uploads},
     http::{self, address::TrustedProxies, listener::Listening, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
-    secrets::{self, Secrets, SecretsError},
+    secrets::{self, Secrets, SecretsError, Signs},
     settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings},
     store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
@@ -38,8 +38,8 @@ use crate::{
 
 /// Between "not ready any more" and "no new connections": time for a proxy to notice.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How soon a token key that came or went is noticed.
-const TOKEN_KEYS_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon a signing key that came or went is noticed.
+const SIGNING_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the copy of the revocations is compared with the database: well within the time for which it is believed.
 const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
 /// How often counters that nobody asks for any more are let go.
@@ -117,8 +117,10 @@ pub struct App {
     tls: rustls::ServerConfig,
     /// Signs the server's certificate, where it made itself.
     authority: Option<PathBuf>,
-    /// Where the token keys rotate; `None` where the one key is a setting.
-    token_keys: Option<PathBuf>,
+    /// Where the signing keys rotate.
+    secrets_dir: PathBuf,
+    /// Not where the one token key is a setting.
+    token_keys_rotate: bool,
 }
 
 impl App {
@@ -155,6 +157,7 @@ impl App {
             public_key: engine.public_key,
             evaluation_key: engine.evaluation_key,
             tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
+            evidence: secrets.evidence_keys,
             pepper: secrets.pepper,
             address_keys,
             environment: match settings.mode {
@@ -174,9 +177,9 @@ impl App {
         let identity = settings.server.tls.as_ref().or(development.as_ref().map(|made| &made.server));
         let tls = tls::public_server(identity.ok_or(StartError::KeyholderLacks { name: "TLS_CERTIFICATE" })?)?;
         let authority = development.filter(|_| settings.server.tls.is_none()).map(|made| made.authority);
-        let token_keys = settings.secrets.jwt_signing_key.is_none().then_some(settings.secrets.dir);
+        let (secrets_dir, token_keys_rotate) = (settings.secrets.dir, settings.secrets.jwt_signing_key.is_none());
         let (flows, draining) = (Data::new(flows), Draining::default());
-        Ok(Self { flows, draining, server: settings.server, tls, authority, token_keys })
+        Ok(Self { flows, draining, server: settings.server, tls, authority, secrets_dir, token_keys_rotate })
     }
 
     pub fn flows(&self) -> &Flows {
@@ -210,13 +213,16 @@ impl App {
         let metrics = self.server.metrics_listen.map(|listen| Metrics::spawn(listen, &self.flows)).transpose()?;
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
-        let Self { flows, draining, authority, token_keys, .. } = self;
+        let Self { flows, draining, authority, secrets_dir, token_keys_rotate, .. } = self;
         let mut beside =
             vec![tokio::spawn(keep_counters(flows.clone())), tokio::spawn(renew_address_key(flows.clone()))];
         if flows.cache().revocations().is_some() {
             beside.push(tokio::spawn(keep_revocations(flows.clone())));
         }
-        beside.extend(token_keys.map(|folder| tokio::spawn(renew_token_keys(folder, flows.clone()))));
+        if token_keys_rotate {
+            beside.push(tokio::spawn(renew_signing_keys(Signs::Tokens, secrets_dir.clone(), flows.clone())));
+        }
+        beside.push(tokio::spawn(renew_signing_keys(Signs::Evidence, secrets_dir, flows.clone())));
         Ok(Running { address, authority, metrics, flows, draining, handle, task: tokio::spawn(server), beside })
     }
 }
@@ -296,26 +302,34 @@ async fn keep_counters(flows: Data<Flows>) {
     }
 }
 
-/// Looks every few seconds for token keys that came or went. Keys that cannot be read leave those in use as they are.
-async fn renew_token_keys(folder: PathBuf, flows: Data<Flows>) {
+/// Looks every few seconds for signing keys that came or went. Keys that cannot be read leave those in use as they are.
+async fn renew_signing_keys(signs: Signs, secrets_dir: PathBuf, flows: Data<Flows>) {
+    let in_use = || match signs {
+        Signs::Tokens => flows.tokens().jwks(),
+        Signs::Evidence => flows.evidence().jwks(),
+    };
     let mut told = None;
     loop {
-        sleep(TOKEN_KEYS_INTERVAL).await;
-        let folder = folder.clone();
-        let read = tokio::task::spawn_blocking(move || secrets::read_token_keys(&folder)).await;
+        sleep(SIGNING_KEYS_INTERVAL).await;
+        let secrets_dir = secrets_dir.clone();
+        let read = tokio::task::spawn_blocking(move || secrets::read_signing_keys(signs, &secrets_dir)).await;
         match read {
             Ok(Ok(keys)) => {
                 let jwks = keys.jwks();
-                if jwks != flows.tokens().jwks() {
-                    tracing::info!(event = "token_keys_changed", keys = jwks.keys.len(), "token keys came or went");
-                    flows.tokens().replace_keys(keys);
+                if jwks != in_use() {
+                    tracing::info!(event = "signing_keys_changed", ?signs, keys = jwks.keys.len(), "keys came or went");
+                    match signs {
+                        Signs::Tokens => flows.tokens().replace_keys(keys),
+                        Signs::Evidence => flows.evidence().replace_keys(keys),
+                    }
                 }
                 told = None;
             }
             Ok(Err(error)) if told.as_deref() != Some(error.to_string().as_str()) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "the token keys cannot be read; the old ones stay"
+                    ?signs,
+                    "the signing keys cannot be read; the old ones stay"
                 );
                 told = Some(error.to_string());
             }

@@ -17,6 +17,7 @@ use velum::tls;
 const PEPPER: &str = "Zs0Gk8cBqX2nJt4WvYh6LmRpA1dEoUf9iNbQwSxTzCk=";
 const BLIND_INDEX: &str = "p9LrXe3VbTq7MfZc1KyHg5UjWn0SdAo4ItBmCvEx2hQ=";
 const KEK: &str = "Vd8RkTy2NwLq6ZbXj0HsMf4PgCa9UoEi7YtWv1BnSrA=";
+const EVIDENCE_FILE: &str = "evidence/20261120T120000Z.pem";
 const DATABASE_PASSWORD: &str = "b81f6a03c9d74e25";
 const KEYSTORE_PASSWORD: &str = "4d0e97c2ba6f8135";
 
@@ -34,6 +35,7 @@ impl House {
         house.file("keys/blind_index.key", BLIND_INDEX, 0o600);
         house.file("keys/kek/2026-11-20.key", KEK, 0o600);
         house.file("keys/jwt/20261120T120000Z.pem", &fixture("test_only_rsa_2048_one.pem"), 0o600);
+        house.file(&format!("keys/{EVIDENCE_FILE}"), &fixture("test_only_rsa_3072_one.pem"), 0o600);
         // Counts as a set that is there; the start ends at it, before it costs anything.
         house.file("fhe/public.key", "no key of the encryption", 0o600);
         let certificate = house.file("some.pem", "x", 0o644);
@@ -143,6 +145,7 @@ fn cases() -> Vec<Case> {
     let (short_rsa, curve) = (fixture("bad_rsa_1024.pem"), fixture("bad_ec_p256.pem"));
     let public_half = fixture("test_only_rsa_2048_one.public.pem");
     let good_rsa = fixture("test_only_rsa_2048_one.pem");
+    let long_rsa = fixture("test_only_rsa_3072_one.pem");
     let encrypted = good_rsa.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     vec![
         bad_text("an empty key", PEPPER_NAME, ""),
@@ -175,6 +178,14 @@ fn cases() -> Vec<Case> {
         bad_file("a key on a curve", JWT_FILE, &curve, 0o600),
         bad_file("the public half", JWT_FILE, &public_half, 0o600),
         bad_file("an encrypted PEM", JWT_FILE, &encrypted, 0o600),
+        bad_file("an evidence key that the group reads", EVIDENCE_FILE, &long_rsa, 0o640),
+        bad_file("an evidence key of 2,048 bits", EVIDENCE_FILE, &good_rsa, 0o600),
+        bad("no evidence key", "--kind evidence", PEPPER, |house| {
+            fs::remove_file(house.path(&format!("keys/{EVIDENCE_FILE}"))).unwrap();
+        }),
+        bad("one key for tokens and for evidence", "evidence", &long_rsa, |house| {
+            house.file(&format!("keys/{JWT_FILE}"), &long_rsa, 0o600);
+        }),
         bad_text("hex where a PEM is needed", JWT_NAME, &hex::encode(&halves)),
         bad_text("a short RSA key in a variable", JWT_NAME, &short_rsa),
         bad("a secret file that everybody reads", PEPPER_NAME, PEPPER, |house| {

@@ -95,12 +95,14 @@ fn generated_keys_are_private_and_never_overwritten() {
 
     let again = desk.run(&["keys", "generate", "--out", "keys"]);
     assert_eq!(code(&again), 0);
-    assert_eq!(out(&again).matches("kept").count(), 5);
-    let token_keys = || fs::read_dir(desk.path().join("keys/jwt")).unwrap().count();
-    assert_eq!(token_keys(), 1);
-    let rotated = desk.run_with(&[("VELUM_SECRETS_DIR", "keys")], &["keys", "rotate", "jwt"]);
-    assert_eq!(code(&rotated), 0, "{}", err(&rotated));
-    assert_eq!(token_keys(), 2);
+    assert_eq!(out(&again).matches("kept").count(), 6);
+    for kind in ["jwt", "evidence"] {
+        let signing_keys = || fs::read_dir(desk.path().join("keys").join(kind)).unwrap().count();
+        assert_eq!(signing_keys(), 1);
+        let rotated = desk.run_with(&[("VELUM_SECRETS_DIR", "keys")], &["keys", "rotate", kind]);
+        assert_eq!(code(&rotated), 0, "{}", err(&rotated));
+        assert_eq!(signing_keys(), 2);
+    }
     assert_eq!(code(&desk.run(&["keys", "rotate", "jwt", "--after", "1"])), 2, "too soon for every process to know");
     assert_eq!(before, paths.each_ref().map(|path| fs::read(path).unwrap()));
 

@@ -3,18 +3,15 @@
 //! Every rule of verification (algorithm, type, key, issuer, audience, times, leeway) is written out in `Tokens::verify`;
 //! none is left to a library's default.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use super::signing_key::{DatedKey, Jwks, SigningKey, SigningKeyError, SigningKeys};
-use super::{Principal, Scopes};
+pub use super::signing_key::{DatedKey, Jwks, MODULUS_BITS_MIN, SigningKey, SigningKeyError, SigningKeys};
+use super::{Principal, Scopes, signing_key::KeysInUse};
 use crate::domain::{
     clock::Clock,
     id::{ClientId, TenantId},
@@ -147,28 +144,24 @@ struct Claims {
 
 /// Issues and verifies access tokens.
 pub struct Tokens {
-    keys: RwLock<Arc<SigningKeys>>,
+    keys: KeysInUse,
     config: TokenConfig,
     clock: Arc<dyn Clock>,
 }
 
 impl Tokens {
     pub fn new(keys: SigningKeys, config: TokenConfig, clock: Arc<dyn Clock>) -> Self {
-        Self { keys: RwLock::new(Arc::new(keys)), config, clock }
+        Self { keys: KeysInUse::new(keys), config, clock }
     }
 
     /// Puts other keys in place of those in use, between two requests.
     pub fn replace_keys(&self, keys: SigningKeys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-    }
-
-    fn keys(&self) -> Arc<SigningKeys> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        self.keys.replace(keys);
     }
 
     /// The public keys, for `/.well-known/jwks.json`.
     pub fn jwks(&self) -> Jwks {
-        self.keys().jwks()
+        self.keys.get().jwks()
     }
 
     pub fn config(&self) -> &TokenConfig {
@@ -177,7 +170,7 @@ impl Tokens {
 
     pub fn issue(&self, principal: &Principal) -> Result<IssuedToken, SigningFailed> {
         let now = self.clock.now();
-        let keys = self.keys();
+        let keys = self.keys.get();
         let key = keys.current(now);
         let header = Header {
             typ: Some(TOKEN_TYPE.to_owned()),
@@ -216,7 +209,7 @@ impl Tokens {
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        let keys = self.keys();
+        let keys = self.keys.get();
         let key = header.kid.and_then(|kid| keys.find(&kid)).ok_or(TokenError::UnknownKey)?;
 
         let mut rules = Validation::new(Algorithm::RS256);

@@ -2,10 +2,12 @@
 //!
 //! `jwt` issues and verifies access tokens; `client_secret` and `assertion` check the credentials they are bought with;
 //! `api_key` takes the place of both. All end in a `Caller`: the only thing the rest of the program learns about one.
+//! `evidence` is the other thing that keys sign: documents for third parties.
 
 pub mod api_key;
 pub mod assertion;
 pub mod client_secret;
+pub mod evidence;
 mod idempotency;
 pub mod jwt;
 mod role;

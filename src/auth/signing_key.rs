@@ -1,4 +1,6 @@
-//! The RSA keys behind access tokens: one signs, every listed one verifies, each named by its `kid`.
+//! The RSA keys behind access tokens and evidence: one signs, every listed one verifies, each named by its `kid`.
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -17,14 +19,14 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// Smallest RSA modulus that signs tokens (NIST SP 800-57 part 1: 112-bit strength). New keys have 3,072 bits.
-pub(super) const MODULUS_BITS_MIN: usize = 2048;
+pub const MODULUS_BITS_MIN: usize = 2048;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
     #[error("expected an RSA private key as PKCS #8 PEM of at least {MODULUS_BITS_MIN} bits")]
     NotAnRsaKey,
-    #[error("the RSA key has {bits} bits; at least {MODULUS_BITS_MIN} are needed")]
-    TooShort { bits: usize },
+    #[error("the RSA key has {bits} bits; at least {needed} are needed")]
+    TooShort { bits: usize, needed: usize },
 }
 
 /// A key that signs and verifies.
@@ -59,14 +61,19 @@ impl SigningKey {
     }
 
     pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
+        Self::from_pem_of(pem, MODULUS_BITS_MIN)
+    }
+
+    /// The same for a use that asks for a longer key.
+    pub fn from_pem_of(pem: &str, bits_min: usize) -> Result<Self, SigningKeyError> {
         let private = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| SigningKeyError::NotAnRsaKey)?;
         let jwk = Jwk::from_encoding_key(&private, Algorithm::RS256).map_err(|_| SigningKeyError::NotAnRsaKey)?;
         let AlgorithmParameters::RSA(parameters) = &jwk.algorithm else {
             return Err(SigningKeyError::NotAnRsaKey);
         };
         let bits = modulus_bits(&parameters.n).ok_or(SigningKeyError::NotAnRsaKey)?;
-        if bits < MODULUS_BITS_MIN {
-            return Err(SigningKeyError::TooShort { bits });
+        if bits < bits_min {
+            return Err(SigningKeyError::TooShort { bits, needed: bits_min });
         }
         Ok(Self {
             // RFC 7638: the same key has the same name everywhere, and nobody has to keep a list.
@@ -91,7 +98,7 @@ impl SigningKey {
     }
 }
 
-fn modulus_bits(modulus: &str) -> Option<usize> {
+pub(super) fn modulus_bits(modulus: &str) -> Option<usize> {
     let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
     let leading = bytes.iter().position(|&byte| byte != 0)?;
     Some((bytes.len() - leading) * 8 - bytes[leading].leading_zeros() as usize)
@@ -133,6 +140,10 @@ impl SigningKeys {
         self.all().find(|key| key.kid == kid)
     }
 
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.all().map(SigningKey::kid)
+    }
+
     fn all(&self) -> impl Iterator<Item = &SigningKey> {
         self.keys.iter().map(|dated| &dated.key)
     }
@@ -147,6 +158,23 @@ impl SigningKeys {
             e: key.exponent.clone(),
         };
         Jwks { keys: self.all().map(public).collect() }
+    }
+}
+
+/// Keys that others can take the place of while requests are at work with them.
+pub(super) struct KeysInUse(RwLock<Arc<SigningKeys>>);
+
+impl KeysInUse {
+    pub(super) fn new(keys: SigningKeys) -> Self {
+        Self(RwLock::new(Arc::new(keys)))
+    }
+
+    pub(super) fn replace(&self, keys: SigningKeys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    pub(super) fn get(&self) -> Arc<SigningKeys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use super::{Failure, settings};
 use crate::{
     domain::clock::{Clock, SystemClock},
-    secrets::{self, Kind, SecretsError},
+    secrets::{self, Kind, SecretsError, Signs},
     settings::Role,
 };
 
@@ -26,7 +26,7 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Make the next token key and remove those that no living token was signed with; nothing has to be restarted
+    /// Make the next signing key; nothing has to be restarted. Token keys that no living token was signed with go, evidence keys stay
     Rotate {
         #[arg(value_enum)]
         kind: Rotated,
@@ -40,12 +40,16 @@ pub enum Command {
 pub enum Rotated {
     /// Signs access tokens
     Jwt,
+    /// Signs receipts, certificates and checkpoints
+    Evidence,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wanted {
     /// Signs access tokens (RSA 3072)
     Jwt,
+    /// Signs receipts, certificates and checkpoints (RSA 3072)
+    Evidence,
     /// Wraps the subjects' data keys
     Kek,
     /// Keyed hash of client secrets
@@ -64,6 +68,7 @@ impl Wanted {
     fn kind(self) -> Option<Kind> {
         match self {
             Self::Jwt => Some(Kind::Jwt),
+            Self::Evidence => Some(Kind::Evidence),
             Self::Kek => Some(Kind::Kek),
             Self::Pepper => Some(Kind::Pepper),
             Self::BlindIndex => Some(Kind::BlindIndex),
@@ -76,19 +81,20 @@ impl Wanted {
 pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Generate { kind, out } => generate(kind, out),
-        Command::Rotate { kind: Rotated::Jwt, after } => rotate_jwt(after),
+        Command::Rotate { kind: Rotated::Jwt, after } => rotate(Signs::Tokens, after),
+        Command::Rotate { kind: Rotated::Evidence, after } => rotate(Signs::Evidence, after),
     }
 }
 
-fn rotate_jwt(after: u32) -> Result<(), Failure> {
+fn rotate(signs: Signs, after: u32) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
-    if settings.secrets.jwt_signing_key.is_some() {
+    if signs == Signs::Tokens && settings.secrets.jwt_signing_key.is_some() {
         return Err(Failure::plain("VELUM_JWT_SIGNING_KEY names one key, and one key cannot rotate")
             .next("put keys into the folder jwt of VELUM_SECRETS_DIR instead"));
     }
     let after = time::Duration::seconds(after.into());
-    let rotation = secrets::rotate_token_keys(&settings.secrets.dir, SystemClock.now(), after);
-    let rotation = rotation.map_err(|error| Failure::because("the token keys were not rotated", error))?;
+    let rotation = secrets::rotate_signing_keys(signs, &settings.secrets.dir, SystemClock.now(), after);
+    let rotation = rotation.map_err(|error| Failure::because("the keys were not rotated", error))?;
     println!("made    {}, signs from {}", rotation.made.display(), rotation.signs_from);
     for path in rotation.removed {
         println!("removed {}", path.display());

@@ -38,7 +38,7 @@ pub use self::{
     page::{Page, PageRequest},
 };
 use crate::{
-    auth::{api_key::Environment, client_secret::Pepper, jwt::Tokens},
+    auth::{api_key::Environment, client_secret::Pepper, evidence::EvidenceKeys, jwt::Tokens},
     cache::Cache,
     domain::{
         attempts::AttemptRule,
@@ -66,6 +66,8 @@ pub struct Parts {
     pub public_key: Arc<PublicKey>,
     pub evaluation_key: Arc<EvaluationKey>,
     pub tokens: Tokens,
+    /// Sign what others keep.
+    pub evidence: EvidenceKeys,
     pub pepper: Pepper,
     pub address_keys: AddressKeys,
     /// What API keys are made for, and which ones open something here.
@@ -90,6 +92,7 @@ pub struct Flows {
     public_key: Arc<PublicKey>,
     evaluation_key: Arc<EvaluationKey>,
     tokens: Tokens,
+    evidence: EvidenceKeys,
     pepper: Pepper,
     address_keys: AddressKeys,
     environment: Environment,
@@ -113,6 +116,7 @@ impl Flows {
             public_key: parts.public_key,
             evaluation_key: parts.evaluation_key,
             tokens: parts.tokens,
+            evidence: parts.evidence,
             pepper: parts.pepper,
             address_keys: parts.address_keys,
             environment: parts.environment,
@@ -159,6 +163,10 @@ impl Flows {
 
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    pub fn evidence(&self) -> &EvidenceKeys {
+        &self.evidence
     }
 
     pub fn environment(&self) -> Environment {

@@ -26,7 +26,9 @@ use actix_web::{
 
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
-    handlers::{account, api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    handlers::{
+        account, api_keys, consents, docs, enrolments, evidence, health, models, oauth, subjects, verifications,
+    },
     problem::Problem,
 };
 use crate::auth::Scope;
@@ -81,6 +83,7 @@ routes! {
     "/oauth/introspect"                         Open,                       POST oauth::introspect;
     "/.well-known/jwks.json"                    Open,                       GET oauth::jwks;
     "/.well-known/oauth-authorization-server"   Open,                       GET oauth::metadata;
+    "/.well-known/evidence-jwks.json"           Open,                       GET evidence::jwks;
 
     "/v1/subjects"                              Needs(Scope::Subjects),     POST subjects::create | GET subjects::list;
     "/v1/subjects/{subject}"                    Needs(Scope::Subjects),     GET subjects::show | DELETE subjects::erase;

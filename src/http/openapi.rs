@@ -20,7 +20,9 @@ use super::{
     ROUTES, Row,
     access::Access,
     extract::PathName as _,
-    handlers::{account, api_keys, consents, docs, enrolments, health, models, oauth, subjects, verifications},
+    handlers::{
+        account, api_keys, consents, docs, enrolments, evidence, health, models, oauth, subjects, verifications,
+    },
     problem::{self, FieldProblem, ProblemBody},
 };
 use crate::{
@@ -42,6 +44,7 @@ use crate::{
         enrolments::create, enrolments::list, enrolments::delete,
         verifications::create, verifications::list,
         api_keys::create, api_keys::list, api_keys::revoke, api_keys::roll,
+        evidence::jwks,
         models::list,
         account::me, account::usage, account::history, account::stats,
         health::live, health::ready, health::started, health::summary,
@@ -55,6 +58,7 @@ use crate::{
         (name = "enrolments", description = "Encrypted templates of faces."),
         (name = "verifications", description = "Is this the same person? Yes or no."),
         (name = "api-keys", description = "Keys for servers that call without buying tokens."),
+        (name = "evidence", description = "What documents of ours are checked with: receipts, certificates, checkpoints."),
         (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
         (name = "health", description = "For probes and proxies."),

@@ -11,7 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{BLIND_INDEX, KEKS, PEPPER, SecretsError, fhe, files, token_keys};
+use super::{BLIND_INDEX, KEKS, PEPPER, SecretsError, Signs, fhe, files, signing_keys};
 use crate::{
     auth::jwt::SigningKey,
     fhe::keys,
@@ -23,6 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Jwt,
+    Evidence,
     Kek,
     Pepper,
     BlindIndex,
@@ -30,11 +31,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Jwt, Self::Kek, Self::Pepper, Self::BlindIndex, Self::Fhe];
+    pub const ALL: [Self; 6] = [Self::Jwt, Self::Evidence, Self::Kek, Self::Pepper, Self::BlindIndex, Self::Fhe];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Jwt => "jwt",
+            Self::Evidence => "evidence",
             Self::Kek => "kek",
             Self::Pepper => "pepper",
             Self::BlindIndex => "blind-index",
@@ -50,7 +52,7 @@ impl fmt::Display for Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a kind of key is jwt, kek, pepper, blind-index or fhe")]
+#[error("a kind of key is jwt, evidence, kek, pepper, blind-index or fhe")]
 pub struct InvalidKind;
 
 impl FromStr for Kind {
@@ -71,7 +73,8 @@ pub struct Made {
 /// Makes one key of a kind; never in place of one that is there. A second key-encryption key gets a name of its own.
 pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime) -> Result<Made, SecretsError> {
     let path = match kind {
-        Kind::Jwt => token_keys::path_of(secrets_dir, now),
+        Kind::Jwt => signing_keys::path_of(Signs::Tokens, secrets_dir, now),
+        Kind::Evidence => signing_keys::path_of(Signs::Evidence, secrets_dir, now),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
         Kind::Kek => fresh_kek(secrets_dir, now),
@@ -83,7 +86,7 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
         return Err(SecretsError::Exists { path });
     }
     match kind {
-        Kind::Jwt => files::write_private(&path, SigningKey::generate_pem().as_bytes())?,
+        Kind::Jwt | Kind::Evidence => files::write_private(&path, SigningKey::generate_pem().as_bytes())?,
         Kind::Fhe => fhe::write(fhe_dir, &keys::generate())?,
         Kind::Pepper | Kind::BlindIndex | Kind::Kek => files::write_private(&path, random_key().as_bytes())?,
     }
@@ -94,13 +97,18 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
 /// machines, and a second set would make the first worthless.
 pub fn existing(kind: Kind, secrets_dir: &Path, fhe_dir: &Path) -> Option<PathBuf> {
     let path = match kind {
-        Kind::Jwt => return token_keys::files(secrets_dir).ok()?.pop().map(|(_, path)| path),
+        Kind::Jwt => return newest(Signs::Tokens, secrets_dir),
+        Kind::Evidence => return newest(Signs::Evidence, secrets_dir),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
         Kind::Kek => return keyring::key_encryption_key_files(secrets_dir).ok()?.pop(),
         Kind::Fhe => return fhe::FILES.map(|name| fhe_dir.join(name)).into_iter().find(|path| path.exists()),
     };
     path.exists().then_some(path)
+}
+
+fn newest(signs: Signs, secrets_dir: &Path) -> Option<PathBuf> {
+    signing_keys::files(signs, secrets_dir).ok()?.pop().map(|(_, path)| path)
 }
 
 /// Makes every key that is missing, for the embedded mode alone. Processes that start together wait for one another.
@@ -127,7 +135,7 @@ fn is_missing(kind: Kind, settings: &Settings) -> bool {
         Kind::Jwt => secrets.jwt_signing_key.is_some(),
         Kind::Pepper => secrets.client_secret_pepper.is_some(),
         Kind::BlindIndex => secrets.blind_index_key.is_some(),
-        Kind::Kek | Kind::Fhe => false,
+        Kind::Evidence | Kind::Kek | Kind::Fhe => false,
     };
     !given && existing(kind, &secrets.dir, &secrets.fhe_dir).is_none()
 }
@@ -135,7 +143,8 @@ fn is_missing(kind: Kind, settings: &Settings) -> bool {
 /// A database without the keys that sealed it is a loss, not a first start: a fresh key would only hide it.
 fn refuse_lost(kind: Kind, settings: &Settings) -> Result<(), SecretsError> {
     let (database, key) = match kind {
-        Kind::Jwt => return Ok(()),
+        // A fresh one loses nothing that is stored: what the lost one signed is with whoever holds the public half.
+        Kind::Jwt | Kind::Evidence => return Ok(()),
         Kind::Pepper => (&settings.storage.database, settings.secrets.dir.join(PEPPER)),
         Kind::BlindIndex => (&settings.storage.database, settings.secrets.dir.join(BLIND_INDEX)),
         Kind::Kek => (&settings.storage.keystore, settings.secrets.dir.join(KEKS)),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <secrets>/jwt/<moment>.pem            signs access tokens from that moment on; all of them verify
+//! <secrets>/evidence/<moment>.pem       the same for receipts, certificates and checkpoints; none is ever removed
 //! <secrets>/client_secret_pepper.key    keyed hash of client secrets
 //! <secrets>/blind_index.key             keyed hash of external references
 //! <secrets>/kek/<id>.key                wraps the subjects' data keys
@@ -13,7 +14,7 @@
 mod fhe;
 mod files;
 mod make;
-mod token_keys;
+mod signing_keys;
 
 use std::{
     io,
@@ -27,11 +28,12 @@ pub use self::{
     fhe::{make_evaluation_key, read_evaluation_key, read_public_key, read_secret_keys},
     files::write_private,
     make::{Kind, Made, ensure_development, existing, make},
-    token_keys::{Rotation, read_token_keys, rotate_token_keys},
+    signing_keys::{Rotation, Signs, read_signing_keys, rotate_signing_keys},
 };
 use crate::{
     auth::{
         client_secret::Pepper,
+        evidence::EvidenceKeys,
         jwt::{SigningKey, SigningKeyError, SigningKeys},
     },
     fhe::wire::WireError,
@@ -57,9 +59,9 @@ pub enum SecretsError {
     #[error("{} is there already and is never overwritten; move it away to make another", path.display())]
     Exists { path: PathBuf },
     #[error("{} is not named by the moment from which it signs, such as 20261231T235959Z.pem", path.display())]
-    TokenKeyName { path: PathBuf },
-    #[error("there is no token key in {}; make one with: velum keys generate --kind jwt", folder.display())]
-    NoTokenKey { folder: PathBuf },
+    SigningKeyName { path: PathBuf },
+    #[error("there is no signing key in {}; make one with: velum keys generate --kind {kind}", folder.display())]
+    NoSigningKey { folder: PathBuf, kind: &'static str },
     #[error("{place} is no signing key")]
     SigningKey { place: String, source: SigningKeyError },
     #[error(transparent)]
@@ -80,6 +82,7 @@ pub enum SecretsError {
 /// What a server holds besides the keys of the encryption itself.
 pub struct Secrets {
     pub signing_keys: SigningKeys,
+    pub evidence_keys: EvidenceKeys,
     pub pepper: Pepper,
     pub blind_index: BlindIndexKey,
     pub key_encryption_keys: KeyEncryptionKeys,
@@ -90,8 +93,16 @@ impl Secrets {
         let dir = &settings.dir;
         let signing_keys = match &settings.jwt_signing_key {
             Some(text) => SigningKeys::single(signing_key("VELUM_JWT_SIGNING_KEY", text.expose_text())?),
-            None => read_token_keys(dir)?,
+            None => read_signing_keys(Signs::Tokens, dir)?,
         };
+        let evidence_keys = read_signing_keys(Signs::Evidence, dir)?;
+        if evidence_keys.kids().any(|kid| signing_keys.kids().any(|other| other == kid)) {
+            let folder = |signs: Signs| format!("a key in {}", dir.join(signs.folder()).display());
+            return Err(SecretsError::Shared {
+                one: folder(Signs::Evidence),
+                other: "one for access tokens".to_owned(),
+            });
+        }
         let pepper = key(settings.client_secret_pepper.as_ref(), "VELUM_CLIENT_SECRET_PEPPER", &dir.join(PEPPER))?;
         let blind_index = key(settings.blind_index_key.as_ref(), "VELUM_BLIND_INDEX_KEY", &dir.join(BLIND_INDEX))?;
         let key_encryption_keys = keyring::read_key_encryption_keys(dir, settings.kek_current.as_ref())?;
@@ -103,6 +114,7 @@ impl Secrets {
         one_purpose_each(used)?;
         Ok(Self {
             signing_keys,
+            evidence_keys: EvidenceKeys::new(evidence_keys),
             pepper: Pepper::new(pepper.bytes),
             blind_index: BlindIndexKey::from_bytes(blind_index.bytes),
             key_encryption_keys,
@@ -167,14 +179,17 @@ mod tests {
         include_str!("../../tests/fixtures/keys/test_only_rsa_2048_one.pem"),
         include_str!("../../tests/fixtures/keys/test_only_rsa_2048_two.pem"),
     ];
+    const LONG_KEY: &str = include_str!("../../tests/fixtures/keys/test_only_rsa_3072_one.pem");
 
     const TOKEN_KEY: &str = "jwt/20261120T120000Z.pem";
+    const EVIDENCE_KEY: &str = "evidence/20261120T120000Z.pem";
 
     /// A house with every key but those of the encryption, which take a second.
     fn house() -> House {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::embedded(&folder.path().join("data")).unwrap();
         write_private(&settings.secrets.dir.join(TOKEN_KEY), TOKEN_KEYS[0].as_bytes()).unwrap();
+        write_private(&settings.secrets.dir.join(EVIDENCE_KEY), LONG_KEY.as_bytes()).unwrap();
         for kind in [Kind::Kek, Kind::Pepper, Kind::BlindIndex] {
             make(kind, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW).unwrap();
         }
@@ -219,7 +234,13 @@ mod tests {
 
     #[test]
     fn a_missing_or_open_file_is_named() {
-        for (name, missed) in [(TOKEN_KEY, "no token key in"), (PEPPER, PEPPER), (BLIND_INDEX, BLIND_INDEX)] {
+        let missing = [
+            (TOKEN_KEY, "--kind jwt"),
+            (EVIDENCE_KEY, "--kind evidence"),
+            (PEPPER, PEPPER),
+            (BLIND_INDEX, BLIND_INDEX),
+        ];
+        for (name, missed) in missing {
             let house = house();
             let path = house.settings.secrets.dir.join(name);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -270,6 +291,18 @@ mod tests {
         fs::write(&elsewhere, "changeme").unwrap();
         let weak = with(&elsewhere.display().to_string()).settings.unwrap();
         assert!(refusal(&weak).contains("VELUM_CLIENT_SECRET_PEPPER"));
+    }
+
+    #[test]
+    fn evidence_is_signed_by_a_long_key_that_signs_nothing_else() {
+        let house = house();
+        let dir = &house.settings.secrets.dir;
+        fs::write(dir.join(EVIDENCE_KEY), TOKEN_KEYS[1]).unwrap();
+        assert!(refusal(&house.settings).contains(EVIDENCE_KEY), "2,048 bits are too few");
+        fs::write(dir.join(EVIDENCE_KEY), LONG_KEY).unwrap();
+        assert!(Secrets::read(&house.settings.secrets).is_ok());
+        fs::write(dir.join(TOKEN_KEY), LONG_KEY).unwrap();
+        assert!(refusal(&house.settings).contains("are the same key"));
     }
 
     #[test]
@@ -328,7 +361,7 @@ mod tests {
     fn a_key_that_is_there_is_not_made_again() {
         let house = house();
         let settings = &house.settings;
-        for kind in [Kind::Jwt, Kind::Pepper, Kind::BlindIndex] {
+        for kind in [Kind::Jwt, Kind::Evidence, Kind::Pepper, Kind::BlindIndex] {
             let outcome = make(kind, &settings.secrets.dir, &settings.secrets.fhe_dir, NOW);
             assert!(matches!(outcome, Err(SecretsError::Exists { .. })), "{kind}");
         }

@@ -81,6 +81,9 @@ async fn the_keys_and_the_metadata_of_the_token_endpoint_are_public() {
     let key = &keys["keys"][0];
     assert_eq!((&key["kty"], &key["alg"], &key["use"]), (&"RSA".into(), &"RS256".into(), &"sig".into()));
     assert!(key["kid"].is_string() && key.get("d").is_none());
+    let evidence = stranger.get("/.well-known/evidence-jwks.json").await.expect(200).json();
+    assert!(evidence["keys"][0].get("d").is_none());
+    assert_ne!(evidence["keys"][0]["kid"], key["kid"], "evidence has keys of its own");
     let metadata = stranger.get("/.well-known/oauth-authorization-server").await.expect(200).json();
     let issuer = metadata["issuer"].as_str().unwrap();
     assert_eq!(metadata["token_endpoint"], format!("{issuer}/oauth/token"));

@@ -6,9 +6,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use velum::{
-    auth::{Scopes, assertion::AssertionKey},
+    auth::{Scopes, assertion::AssertionKey, evidence::Document},
     flows::clients,
-    secrets,
+    secrets::{self, Signs},
 };
 
 use super::helpers::{Answer, Client, TestApp, each_database};
@@ -189,13 +189,15 @@ async fn a_client_with_a_key_signs_for_each_token_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_of_the_token_keys_under_load_fails_no_request() {
+async fn a_rotation_of_the_signing_keys_under_load_fails_no_request() {
     use velum::domain::clock::Clock as _;
     let app = TestApp::spawn(super::helpers::Kind::Sqlite, &[("TOKEN_LIFETIME_S", "900")]).await;
-    let kids = async || {
-        let keys = app.stranger().get("/.well-known/jwks.json").await.expect(200).json();
+    let kids_at = async |path: &str| {
+        let keys = app.stranger().get(path).await.expect(200).json();
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
+    let kids = async || kids_at("/.well-known/jwks.json").await;
+    let evidence_kids = async || kids_at("/.well-known/evidence-jwks.json").await;
     let before = kids().await;
     let old = app.client().await;
 
@@ -213,10 +215,12 @@ async fn a_rotation_of_the_token_keys_under_load_fails_no_request() {
         })
     };
     let folder = app.data_dir.path().join("secrets");
-    secrets::rotate_token_keys(&folder, app.clock.now(), time::Duration::minutes(10)).unwrap();
+    for signs in [Signs::Tokens, Signs::Evidence] {
+        secrets::rotate_signing_keys(signs, &folder, app.clock.now(), time::Duration::minutes(10)).unwrap();
+    }
     let begun = std::time::Instant::now();
-    while kids().await.len() == 1 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the new key is not noticed");
+    while kids().await.len() == 1 || evidence_kids().await.len() == 1 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a new key is not noticed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     app.clock.advance(time::Duration::minutes(10));
@@ -228,6 +232,10 @@ async fn a_rotation_of_the_token_keys_under_load_fails_no_request() {
     let kid = |client: &Client| jsonwebtoken::decode_header(token_of(client)).unwrap().kid.unwrap();
     assert_eq!(kid(&old), before[0]);
     assert!(!before.contains(&kid(&new)), "the new key signs");
+    let evidence = app.running.flows().evidence();
+    let document = evidence.sign(Document::ConsentReceipt, &json!({}), app.clock.now()).unwrap();
+    let kid = jsonwebtoken::decode_header(&document).unwrap().kid.unwrap();
+    assert_eq!(evidence_kids().await.last(), Some(&kid), "the new key signs evidence");
     old.get("/v1/models").await.expect(200);
     new.get("/v1/models").await.expect(200);
 }

@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod consents;
 pub mod docs;
 pub mod enrolments;
+pub mod evidence;
 pub mod health;
 pub mod models;
 pub mod oauth;

@@ -10,6 +10,7 @@ use velum::{
     auth::{Scope, Scopes},
     domain::clock::{Clock as _, ManualClock},
     flows::clients::{self, NewCredential},
+    secrets,
     settings::{PREFIX, Role, Settings},
 };
 
@@ -69,6 +70,7 @@ impl TestApp {
         clock: Arc<ManualClock>,
     ) -> Running {
         engine::make_keys_once();
+        keep_evidence_key(data_dir);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let own = [
             ("DATA_DIR", data_dir.display().to_string()),
@@ -139,6 +141,15 @@ impl TestApp {
     pub fn stranger(&self) -> Client {
         let authority = self.running.authority.as_deref().expect("a certificate authority of its own");
         Client::stranger(authority, self.running.address.port())
+    }
+}
+
+/// A long RSA key takes its time to be made, and no test asks for a fresh one.
+fn keep_evidence_key(data_dir: &Path) {
+    let path = data_dir.join("secrets/evidence/20261101T000000Z.pem");
+    let key = include_str!("../../fixtures/keys/test_only_rsa_3072_one.pem");
+    if !path.exists() {
+        secrets::write_private(&path, key.as_bytes()).unwrap();
     }
 }
 
