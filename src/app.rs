@@ -32,7 +32,7 @@ use crate::{
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError, Signs},
     settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings},
-    store::{Database, KeyStore, KeyholderJournal, Store, StoreError},
+    store::{Database, ErasureLedger, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
 };
 
@@ -143,6 +143,8 @@ impl App {
         let keystore =
             KeyStore::connect(storage.keystore.expose_text(), storage.pool_size, secrets.key_encryption_keys).await;
         let keystore = ready("keystore", &settings, keystore, KeyStore::database).await?;
+        let ledger = ErasureLedger::connect(storage.ledger.expose_text(), storage.pool_size).await;
+        let ledger = ready("ledger", &settings, ledger, ErasureLedger::database).await?;
         let address_keys = AddressKeys::load(&keystore, settings.server.address_key_period, clock.now()).await;
         let address_keys = address_keys.map_err(|source| StartError::Database { name: "keystore", source })?;
         let keyholder = keyholder(&settings, development.as_ref(), &engine, &clock).await?;
@@ -152,6 +154,7 @@ impl App {
             store,
             cache: cache(&settings)?,
             keystore,
+            ledger,
             keyholder,
             faces: engine.faces,
             public_key: engine.public_key,
@@ -170,6 +173,7 @@ impl App {
             default_false_match_rate: settings.default_false_match_rate,
             quota_per_day: settings.limits.quota_per_day,
             attempt_rule: settings.limits.attempt_rule,
+            erasure_policy: settings.erasure_policy,
         });
         if settings.mode == Mode::Embedded {
             ensure_development_client(&flows, &settings.data_dir).await?;

@@ -1,6 +1,7 @@
 //! Velum: face matching that keeps embeddings encrypted.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod cache;
 pub mod commands;

@@ -20,6 +20,7 @@ const KEK: &str = "Vd8RkTy2NwLq6ZbXj0HsMf4PgCa9UoEi7YtWv1BnSrA=";
 const EVIDENCE_FILE: &str = "evidence/20261120T120000Z.pem";
 const DATABASE_PASSWORD: &str = "b81f6a03c9d74e25";
 const KEYSTORE_PASSWORD: &str = "4d0e97c2ba6f8135";
+const LEDGER_PASSWORD: &str = "91c5e7a03d4f2b68";
 
 /// A production set-up with which nothing is wrong, as far as a start looks before it loads models.
 struct House {
@@ -49,6 +50,7 @@ impl House {
             ("TLS_KEY_FILE", key.clone()),
             ("DATABASE_URL", format!("postgres://velum:{DATABASE_PASSWORD}@db/velum")),
             ("KEYSTORE_URL", format!("postgres://keys:{KEYSTORE_PASSWORD}@db/keystore")),
+            ("LEDGER_URL", format!("postgres://ledger:{LEDGER_PASSWORD}@db/ledger")),
             ("KEYHOLDER", "https://keyholder:8444".to_owned()),
             ("KEYHOLDER_CLIENT_CERTIFICATE_FILE", certificate.clone()),
             ("KEYHOLDER_CLIENT_KEY_FILE", key),

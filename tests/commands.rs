@@ -121,7 +121,7 @@ fn databases_go_up_and_one_at_a_time_down() {
     assert!(out(&status).contains("is not there") && !out(&status).contains("applied"), "{}", err(&status));
     let up = desk.run(&["migrate"]);
     assert_eq!(code(&up), 0, "{}", err(&up));
-    for database in ["main: applied", "keystore: applied", "journal: applied"] {
+    for database in ["main: applied", "keystore: applied", "ledger: applied", "journal: applied"] {
         assert!(out(&up).contains(database), "{}", out(&up));
     }
     assert!(out(&desk.run(&["migrate", "up"])).contains("main: nothing to do"));

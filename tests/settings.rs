@@ -277,6 +277,7 @@ mod production {
                 ("TLS_KEY_FILE", key.clone()),
                 ("DATABASE_URL", "postgres://velum:0123456789abcdef@db/velum".to_owned()),
                 ("KEYSTORE_URL", "postgres://keys:fedcba9876543210@db/keystore".to_owned()),
+                ("LEDGER_URL", "postgres://ledger:02468ace13579bdf@db/ledger".to_owned()),
                 ("KEYHOLDER", "https://keyholder:8444".to_owned()),
                 ("KEYHOLDER_CLIENT_CERTIFICATE_FILE", certificate.clone()),
                 ("KEYHOLDER_CLIENT_KEY_FILE", key),
@@ -311,7 +312,7 @@ mod production {
 
     #[test]
     fn nothing_is_taken_for_granted() {
-        let names = ["TLS_CERTIFICATE_FILE", "ISSUER", "SECRETS_DIR", "FHE_DIR", "DATABASE_URL", "KEYSTORE_URL"];
+        let names = ["TLS_CERTIFICATE_FILE", "ISSUER", "SECRETS_DIR", "FHE_DIR", "DATABASE_URL", "KEYSTORE_URL", "LEDGER_URL"];
         for name in names.into_iter().chain(["KEYHOLDER", "KEYHOLDER_CA_FILE", "KEYHOLDER_CLIENT_KEY_FILE"]) {
             let name = format!("VELUM_{name}");
             let found = House::new().without(&name).complaints();

@@ -11,22 +11,23 @@ const DOORS: &[(&str, &str)] = &[
     ("domain", ""),
     ("telemetry", ""),
     ("measure", ""),
+    ("audit", "domain"),
     ("tls", "domain"),
     ("face", "domain"),
     ("fhe", "domain"),
     ("vault", "domain"),
-    ("auth", "domain"),
+    ("auth", "audit domain"),
     ("cache", "domain"),
-    ("store", "vault domain"),
+    ("store", "vault audit domain"),
     ("keyholder", "fhe store tls domain"),
     // vault: only to carry a person's DataKey from the key store to the store, and to keep the key that hashes addresses.
-    ("flows", "face fhe vault store auth cache keyholder measure domain"),
-    ("http", "flows auth cache tls measure domain"),
+    ("flows", "face fhe vault store auth cache keyholder measure audit domain"),
+    ("http", "flows audit auth cache tls measure domain"),
     ("settings", "http flows keyholder store cache auth vault fhe face tls telemetry domain"),
     ("secrets", "settings auth vault fhe domain"),
     // The one file that knows every room.
     ("app", "settings secrets http flows keyholder store cache auth vault fhe face tls telemetry domain"),
-    ("commands", "app settings secrets telemetry tls http flows keyholder store auth face fhe domain"),
+    ("commands", "app settings secrets telemetry tls http flows keyholder store auth audit face fhe domain"),
 ];
 
 /// Each foreign crate that has a home, and the files or folders under src/ that may name it.

@@ -12,6 +12,7 @@ mod idempotency;
 pub mod jwt;
 mod role;
 mod signing_key;
+mod subject_digest;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Failure, settings};
 use crate::{
+    audit::{Action, Actor, Event},
     auth::{self, Scopes, assertion::AssertionKey, jwt::LONGEST_LIFE},
     domain::{
         clock::{Clock, SystemClock},
@@ -127,7 +128,7 @@ impl Desk {
             }
         };
         let (tenant_id, id, scopes) = (tenant.id.to_string(), client.id.to_string(), scopes.to_string());
-        self.store.clients().create(tenant.id, client).await.map_err(failed)?;
+        self.store.clients().create(tenant.id, client, Actor::operator()).await.map_err(failed)?;
         let secret = secret.as_ref().map(|secret| secret.expose_text());
         if as_json {
             let mut told = json!({ "tenant": tenant_id, "client_id": id, "scope": scopes });
@@ -166,7 +167,8 @@ impl Desk {
     async fn disable(&self, tenant: &str, client: ClientId) -> Result<(), Failure> {
         let tenant = self.known_tenant(tenant).await?;
         let now = SystemClock.now();
-        let disabled = self.store.clients().disable(tenant.id, client, now + LONGEST_LIFE, now).await;
+        let disabled =
+            self.store.clients().disable(tenant.id, client, now + LONGEST_LIFE, now, Actor::operator()).await;
         disabled.map_err(|error| match error {
             StoreError::NotFound => Failure::plain(format!("{} has no client {client}", tenant.name)),
             other => failed(other),
@@ -177,7 +179,8 @@ impl Desk {
 
     async fn set_quota(&self, tenant: &str, per_day: Option<u32>) -> Result<(), Failure> {
         let tenant = self.known_tenant(tenant).await?;
-        self.store.usage().set_quota(tenant.id, per_day).await.map_err(failed)?;
+        let event = Event::of(Actor::operator(), Action::QuotaSet, tenant.id, SystemClock.now());
+        self.store.usage().set_quota(tenant.id, per_day, event).await.map_err(failed)?;
         match per_day {
             Some(per_day) => println!("{}: {per_day} enrolments and verifications a day", tenant.name),
             None => println!("{}: as many a day as VELUM_QUOTA_PER_DAY says", tenant.name),
@@ -200,7 +203,7 @@ impl Desk {
             return Err(Failure::plain(format!("there is no tenant {name}")).next("a new tenant is made by its name"));
         }
         let tenant = Tenant { id: TenantId::generate(), name: name.to_owned(), created_at: SystemClock.now() };
-        self.store.tenants().create(&tenant).await.map_err(failed)?;
+        self.store.tenants().create(&tenant, Actor::operator()).await.map_err(failed)?;
         Ok(tenant)
     }
 }

@@ -33,6 +33,7 @@ enum Direction {
 enum Which {
     Main,
     Keystore,
+    Ledger,
     Journal,
 }
 
@@ -41,6 +42,7 @@ impl Which {
         match self {
             Self::Main => DatabaseKind::Main,
             Self::Keystore => DatabaseKind::Keystore,
+            Self::Ledger => DatabaseKind::Ledger,
             Self::Journal => DatabaseKind::Journal,
         }
     }
@@ -49,6 +51,7 @@ impl Which {
         match self {
             Self::Main => &settings.storage.database,
             Self::Keystore => &settings.storage.keystore,
+            Self::Ledger => &settings.storage.ledger,
             Self::Journal => &settings.keyholder_server.journal,
         }
     }
@@ -59,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let direction = arguments.direction.unwrap_or(Direction::Up);
     if matches!(direction, Direction::Down) && arguments.database.is_none() {
         return Err(Failure::plain("a migration is taken back in one database at a time")
-            .next("name it: velum migrate down --database main|keystore|journal"));
+            .next("name it: velum migrate down --database main|keystore|ledger|journal"));
     }
     if settings.mode == Mode::Embedded && matches!(direction, Direction::Up) {
         // As a first start would: a database that is there before its keys looks like one that lost them.
@@ -90,8 +93,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 fn chosen(named: Option<Which>, settings: &Settings) -> Vec<Which> {
     match (named, &settings.keyholder) {
         (Some(which), _) => vec![which],
-        (None, KeyholderSettings::Local) => vec![Which::Main, Which::Keystore, Which::Journal],
-        (None, KeyholderSettings::Remote { .. }) => vec![Which::Main, Which::Keystore],
+        (None, KeyholderSettings::Local) => vec![Which::Main, Which::Keystore, Which::Ledger, Which::Journal],
+        (None, KeyholderSettings::Remote { .. }) => vec![Which::Main, Which::Keystore, Which::Ledger],
     }
 }
 

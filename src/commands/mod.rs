@@ -5,6 +5,8 @@ mod bench;
 mod clients;
 mod config;
 mod demo;
+mod documents;
+mod erasures;
 mod evaluate;
 mod failure;
 mod healthcheck;
@@ -55,6 +57,15 @@ enum Command {
     /// Give apps their credentials
     #[command(subcommand)]
     Clients(clients::Command),
+    /// Compare the databases with the ledger of erasures, and replay it after a restore
+    #[command(subcommand)]
+    Erasures(erasures::Command),
+    /// Check a certificate of erasure, without the service
+    #[command(subcommand)]
+    Certificate(documents::CertificateCommand),
+    /// Check an exported audit log, without the service
+    #[command(subcommand)]
+    Audit(documents::AuditCommand),
     /// Look at the face models
     #[command(subcommand)]
     Models(models::Command),
@@ -104,6 +115,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate(arguments) => migrate::run(arguments).await,
         Command::Keys(command) => keys::run(command),
         Command::Clients(command) => clients::run(command).await,
+        Command::Erasures(command) => erasures::run(command).await,
+        Command::Certificate(command) => documents::run_certificate(command),
+        Command::Audit(command) => documents::run_audit(command),
         Command::Models(command) => models::run(command),
         Command::Config(command) => config::run(command),
         Command::Openapi => openapi::run(),

@@ -63,6 +63,8 @@ ids! {
     VerificationId = "ver";
     /// A piece of work that is done later.
     JobId = "job";
+    /// One request to erase a person.
+    ErasureId = "ers";
     /// One HTTP request.
     RequestId = "req";
 }

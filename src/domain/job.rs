@@ -7,15 +7,18 @@ use time::Duration;
 /// What is to be done. A kind without a handler in `flows::jobs` does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
+    /// A person is erased.
+    Erasure,
     /// What was kept long enough is deleted.
     Retention,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 1] = [Self::Retention];
+    pub const ALL: [Self; 2] = [Self::Erasure, Self::Retention];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Erasure => "erasure",
             Self::Retention => "retention",
         }
     }

@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod clock;
 pub mod consent;
 pub mod decision;
+pub mod erasure;
 pub mod face;
 pub mod id;
 pub mod job;

@@ -8,6 +8,7 @@ use super::{
     tokens::AuthenticationError,
 };
 use crate::{
+    audit::Action,
     auth::{Caller, Identity, Scopes, api_key::ApiKey},
     domain::{
         id::{ApiKeyId, TenantId},
@@ -47,7 +48,8 @@ pub async fn create(
             return Err(FlowError::ExpiryPast);
         }
         let issued = issue(flows, caller.tenant, new);
-        flows.store.api_keys().create(issued.row.clone(), attempt.receipt(&issued)).await?;
+        let act = attempt.act(Action::ApiKeyCreated, issued.row.id, &issued);
+        flows.store.api_keys().create(issued.row.clone(), act).await?;
         tracing::info!(event = "api_key_made", key = %issued.row.id, tenant = %caller.tenant, "an API key was made");
         Ok(issued)
     })
@@ -79,8 +81,8 @@ pub async fn roll(
         }
         let (name, expires_at, allowed_networks) = (old.name, old.expires_at, old.allowed_networks);
         let issued = issue(flows, caller.tenant, NewApiKey { name, scopes, expires_at, allowed_networks });
-        let (ends_at, receipt) = (flows.now() + overlap, attempt.receipt(&issued));
-        flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), ends_at, receipt).await?;
+        let (ends_at, act) = (flows.now() + overlap, attempt.act(Action::ApiKeyRolled, id, &issued));
+        flows.store.api_keys().roll(caller.tenant, id, issued.row.clone(), ends_at, act).await?;
         tracing::info!(event = "api_key_rolled", key = %id, successor = %issued.row.id, "an API key was rolled");
         Ok(issued)
     })
@@ -90,7 +92,8 @@ pub async fn roll(
 /// From the answer on the key opens nothing.
 pub async fn revoke(flows: &Flows, tenant: TenantId, id: ApiKeyId, call: Call<()>) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        flows.store.api_keys().revoke(tenant, id, flows.now(), attempt.receipt(&())).await?;
+        let act = attempt.act(Action::ApiKeyRevoked, id, &());
+        flows.store.api_keys().revoke(tenant, id, flows.now(), act).await?;
         tracing::info!(event = "api_key_revoked", key = %id, %tenant, "an API key was revoked");
         Ok(())
     })

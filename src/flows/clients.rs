@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::{FlowError, Flows, revocations};
 use crate::{
+    audit::Actor,
     auth::{
         Scopes,
         assertion::AssertionKey,
@@ -22,13 +23,13 @@ pub struct NewCredential {
 
 pub async fn create_tenant(flows: &Flows, name: &str) -> Result<TenantId, FlowError> {
     let tenant = Tenant { id: TenantId::generate(), name: name.to_owned(), created_at: flows.now() };
-    flows.store.tenants().create(&tenant).await?;
+    flows.store.tenants().create(&tenant, Actor::service()).await?;
     Ok(tenant.id)
 }
 
 pub async fn create(flows: &Flows, tenant: TenantId, name: &str, scopes: Scopes) -> Result<NewCredential, FlowError> {
     let (client, credential) = issue(&flows.pepper, name.to_owned(), &scopes, flows.now());
-    flows.store.clients().create(tenant, client).await?;
+    flows.store.clients().create(tenant, client, Actor::service()).await?;
     Ok(credential)
 }
 
@@ -42,7 +43,7 @@ pub async fn create_for_key(
 ) -> Result<ClientId, FlowError> {
     let client = issue_for_key(key, name.to_owned(), &scopes, flows.now());
     let id = client.id;
-    flows.store.clients().create(tenant, client).await?;
+    flows.store.clients().create(tenant, client, Actor::service()).await?;
     Ok(id)
 }
 
@@ -74,7 +75,7 @@ pub fn issue_for_key(key: &AssertionKey, name: String, scopes: &Scopes, now: Off
 
 pub async fn disable(flows: &Flows, tenant: TenantId, client: ClientId) -> Result<(), FlowError> {
     let now = flows.now();
-    flows.store.clients().disable(tenant, client, now + LONGEST_LIFE, now).await?;
+    flows.store.clients().disable(tenant, client, now + LONGEST_LIFE, now, Actor::operator()).await?;
     revocations::synchronise(flows).await;
     Ok(())
 }

@@ -9,9 +9,12 @@ use super::{
     once::{self, Answer, Call},
     subjects,
 };
-use crate::domain::{
-    consent::{Consent, Purpose},
-    id::{ConsentId, SubjectId, TenantId},
+use crate::{
+    audit::Action,
+    domain::{
+        consent::{Consent, Purpose},
+        id::{ConsentId, SubjectId, TenantId},
+    },
 };
 
 /// Evidence that an active consent was seen. Made by [`require`] only; the face pipeline opens to nothing else.
@@ -69,8 +72,9 @@ pub async fn grant(
             withdrawn_at: None,
         };
         let key = subjects::data_key(flows, tenant, subject).await?;
-        let receipt = attempt.receipt_about(subject, &key, &consent)?;
-        flows.store.consents().insert(tenant, &consent, receipt).await?;
+        let object = Some(consent.id.to_string());
+        let act = attempt.act_about(Action::ConsentGranted, object, subject, Some(&key), &consent)?;
+        flows.store.consents().insert(tenant, &consent, act).await?;
         Ok(consent)
     })
     .await
@@ -98,8 +102,11 @@ pub async fn withdraw(
     once::run(flows, &call, &[], async |attempt| {
         let key = subjects::data_key(flows, tenant, subject).await?;
         let attempt = Arc::clone(attempt);
-        let receipt = move |withdrawn: &Consent| attempt.receipt_about(subject, &key, withdrawn);
-        Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now(), receipt).await?)
+        let act = move |withdrawn: &Consent| {
+            let object = Some(withdrawn.id.to_string());
+            attempt.act_about(Action::ConsentWithdrawn, object, subject, Some(&key), withdrawn)
+        };
+        Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now(), act).await?)
     })
     .await
 }

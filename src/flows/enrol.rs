@@ -13,6 +13,7 @@ use super::{
     subjects,
 };
 use crate::{
+    audit::Action,
     domain::{
         consent::Purpose,
         id::{EnrolmentId, SubjectId, TenantId},
@@ -115,10 +116,10 @@ async fn store(
     let (id, kind, created_at) = (EnrolmentId::generate(), flows.template_kind(), flows.now());
     let row = TemplateRow { id, subject, kind: kind.clone(), created_at };
     let enrolment = Enrolment { quality: Some(encrypted.quality), ..Enrolment::seen_from(&kind, row) };
-    let receipt = attempt.receipt_about(subject, data_key, &enrolment)?;
+    let act = attempt.act_about(Action::EnrolmentCreated, Some(id.to_string()), subject, Some(data_key), &enrolment)?;
     let purpose = encrypted.consent.purpose();
     let new = NewTemplate { id, subject, purpose, kind, template: &encrypted.template, created_at };
-    Stage::Store.complete(flows.store.templates().insert(tenant, new, data_key, receipt)).await?;
+    Stage::Store.complete(flows.store.templates().insert(tenant, new, data_key, act)).await?;
     measure::enrolment(Outcome::Enrolled);
     Ok(enrolment)
 }
@@ -157,8 +158,9 @@ pub async fn delete(
     call: Call<()>,
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        let receipt = attempt.receipt(&()).map(|receipt| receipt.of(subject));
-        Ok(flows.store.templates().delete(tenant, subject, enrolment, receipt).await?)
+        let object = Some(enrolment.to_string());
+        let act = attempt.act_about(Action::EnrolmentDeleted, object, subject, None, &())?;
+        Ok(flows.store.templates().delete(tenant, subject, enrolment, act).await?)
     })
     .await
 }

@@ -46,6 +46,14 @@ pub enum FlowError {
     QuotaSpent { quota: u32, retry_after_s: u64 },
     #[error("too many verifications of this subject failed in a row")]
     AttemptsBlocked { retry_after_s: u64 },
+    #[error("the person has an open erasure request")]
+    ErasureOpen,
+    #[error("the erasure request is in a state that does not allow this")]
+    ErasureState,
+    #[error("a legal hold stands against the erasure of this person")]
+    LegalHold,
+    #[error("a request cannot have been received later than now")]
+    ReceivedLater,
     #[error("the subject has as many enrolments as it may have")]
     EnrolmentLimitReached,
     #[error("the subject has no enrolment")]
@@ -101,6 +109,8 @@ impl From<StoreError> for FlowError {
             StoreError::NoConsent => Self::ConsentRequired { purpose: Purpose::face_verification() },
             StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
             StoreError::Conflict(Conflict::ApiKeyRolled) => Self::ApiKeyRolled,
+            StoreError::Conflict(Conflict::ErasureOpen) => Self::ErasureOpen,
+            StoreError::Conflict(Conflict::ErasureState) => Self::ErasureState,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
             // Another call took over: it will have the effect, and the answer.
             StoreError::Conflict(Conflict::ClaimLost) => Self::TwinAtWork { retry_after_s: 1 },

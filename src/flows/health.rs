@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Flows;
+use super::{
+    Flows,
+    ledger::{self, LedgerState},
+};
 use crate::measure;
 
 /// A dependency that says nothing for so long counts as away: whoever asks has a limit of his own.
@@ -32,19 +35,40 @@ impl Health {
 
 /// Each dependency by name.
 pub async fn check(flows: &Flows) -> Vec<(&'static str, Health)> {
-    let (store, keystore, keyholder, redis) = tokio::join!(
+    let (store, keystore, ledger, keyholder, redis) = tokio::join!(
         answers(flows.store.database().check_schema()),
         answers(flows.keystore.database().check_schema()),
+        agrees_with_ledger(flows),
         answers(flows.keyholder.ready()),
         flows.cache.answers()
     );
     let mut found = vec![
         ("store", Health::of_needed(store)),
         ("keystore", Health::of_needed(keystore)),
+        ("erasure_ledger", Health::of_needed(ledger)),
         ("keyholder", Health::of_needed(keyholder)),
     ];
     found.extend(redis.map(|answers| ("redis", Health::of_missed(answers))));
     found
+}
+
+/// A database that was restored must not serve before who was erased since is erased again.
+async fn agrees_with_ledger(flows: &Flows) -> bool {
+    match timeout(PATIENCE, ledger::check(flows)).await {
+        Ok(Ok(LedgerState::Settled)) => true,
+        Ok(Ok(LedgerState::ReplayNeeded)) => {
+            tracing::error!(
+                event = "replay_needed",
+                "a restored database has erased persons in it: velum erasures replay"
+            );
+            false
+        }
+        Ok(Ok(LedgerState::LedgerBehind)) => {
+            tracing::error!(event = "ledger_behind", "the erasure ledger lacks entries that a database remembers");
+            false
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 async fn answers<E>(asking: impl Future<Output = Result<(), E>>) -> bool {

@@ -9,15 +9,18 @@
 pub mod account;
 pub mod addresses;
 pub mod api_keys;
+pub mod audit;
+pub mod certificate;
 pub mod clients;
 pub mod compute;
 pub mod consents;
 pub mod enrol;
-pub mod erase;
+pub mod erasures;
 mod error;
 mod faces;
 pub mod health;
 pub mod incoming;
+pub mod ledger;
 pub mod once;
 pub mod page;
 pub mod quality;
@@ -44,6 +47,7 @@ use crate::{
         attempts::AttemptRule,
         clock::Clock,
         decision::FalseMatchRate,
+        erasure::Regulation,
         matching::{MatchSpec, Threshold},
     },
     face::FacePipeline,
@@ -52,7 +56,7 @@ use crate::{
         params::PARAMETER_ID,
     },
     keyholder::Keyholder,
-    store::{Store, TemplateKind, keystore::KeyStore},
+    store::{ErasureLedger, Store, TemplateKind, keystore::KeyStore},
 };
 
 /// What the flows work with; built once, at start.
@@ -61,6 +65,7 @@ pub struct Parts {
     /// Counters, and a copy of the revocations.
     pub cache: Cache,
     pub keystore: KeyStore,
+    pub ledger: ErasureLedger,
     pub keyholder: Keyholder,
     pub faces: Arc<FacePipeline>,
     pub public_key: Arc<PublicKey>,
@@ -80,12 +85,25 @@ pub struct Parts {
     /// Enrolments and verifications of a tenant that has no quota of its own.
     pub quota_per_day: u32,
     pub attempt_rule: AttemptRule,
+    pub erasure_policy: ErasurePolicy,
+}
+
+/// What the operator has decided about erasures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErasurePolicy {
+    /// Of an erasure that names none.
+    pub regulation: Regulation,
+    /// Days in which a request under the DPDP Act is answered.
+    pub dpdp_days: u16,
+    /// How long a backup of the key store is kept.
+    pub keystore_backups_kept: Duration,
 }
 
 pub struct Flows {
     store: Store,
     cache: Cache,
     keystore: KeyStore,
+    ledger: ErasureLedger,
     keyholder: Keyholder,
     faces: Arc<Faces>,
     match_spec: Arc<MatchSpec>,
@@ -93,7 +111,7 @@ pub struct Flows {
     evaluation_key: Arc<EvaluationKey>,
     tokens: Tokens,
     evidence: EvidenceKeys,
-    pepper: Pepper,
+    pepper: Arc<Pepper>,
     address_keys: AddressKeys,
     environment: Environment,
     compute: Compute,
@@ -102,6 +120,7 @@ pub struct Flows {
     default_false_match_rate: FalseMatchRate,
     quota_per_day: u32,
     attempt_rule: AttemptRule,
+    erasure_policy: ErasurePolicy,
 }
 
 impl Flows {
@@ -112,12 +131,13 @@ impl Flows {
             store: parts.store,
             cache: parts.cache,
             keystore: parts.keystore,
+            ledger: parts.ledger,
             keyholder: parts.keyholder,
             public_key: parts.public_key,
             evaluation_key: parts.evaluation_key,
             tokens: parts.tokens,
             evidence: parts.evidence,
-            pepper: parts.pepper,
+            pepper: Arc::new(parts.pepper),
             address_keys: parts.address_keys,
             environment: parts.environment,
             compute: parts.compute,
@@ -126,6 +146,7 @@ impl Flows {
             default_false_match_rate: parts.default_false_match_rate,
             quota_per_day: parts.quota_per_day,
             attempt_rule: parts.attempt_rule,
+            erasure_policy: parts.erasure_policy,
         }
     }
 

@@ -5,15 +5,16 @@
 //! by then, it finds its claim taken and its transaction is undone. What had no effect leaves no answer: it may be tried
 //! again.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use time::Duration;
 
-use super::{FlowError, Flows};
+use super::{FlowError, Flows, audit::Scribe};
 use crate::{
+    audit::{Action, Actor},
     auth::client_secret::Pepper,
     domain::id::{SubjectId, TenantId},
-    store::{Claim, Claimed, Done, Receipt, StoreError},
+    store::{Act, Claim, Claimed, Done, Receipt, StoreError},
     vault::DataKey,
 };
 
@@ -38,6 +39,8 @@ pub enum Keep {
 
 /// A call that changes something, and how its outcome is answered.
 pub struct Call<T> {
+    pub tenant: TenantId,
+    pub actor: Actor,
     pub key: Option<KeyedCall>,
     pub keep: Keep,
     pub answer: Render<T>,
@@ -47,7 +50,6 @@ pub type Render<T> = Arc<dyn Fn(&T) -> Answer + Send + Sync>;
 
 /// What makes a call the same call.
 pub struct KeyedCall {
-    pub tenant: TenantId,
     /// Method and route.
     pub operation: String,
     pub key: String,
@@ -57,24 +59,41 @@ pub struct KeyedCall {
     pub time_max: Duration,
 }
 
-/// A call that is at work: what its receipt is made with.
+/// A call that is at work: makes what is written with its effect.
 pub struct Attempt<T> {
+    scribe: Scribe,
     claim: Option<Claim>,
     answer: Render<T>,
 }
 
 impl<T> Attempt<T> {
-    /// For an effect on nobody in particular.
-    pub fn receipt(&self, outcome: &T) -> Option<Receipt> {
+    /// An effect on nobody in particular. `object`: the id of what is made, changed or removed.
+    pub fn act(&self, action: Action, object: impl fmt::Display, outcome: &T) -> Act {
+        Act { event: self.scribe.event(action, object), receipt: self.receipt(outcome) }
+    }
+
+    /// An effect on a person, after which the answer's body is kept under the person's key, where there is one.
+    pub fn act_about(
+        &self,
+        action: Action,
+        object: Option<String>,
+        subject: SubjectId,
+        key: Option<&DataKey>,
+        outcome: &T,
+    ) -> Result<Act, StoreError> {
+        let receipt = match (self.receipt(outcome), key) {
+            (Some(receipt), Some(key)) => Some(receipt.about(subject, key, &(self.answer)(outcome).body)?),
+            (Some(receipt), None) => Some(receipt.of(subject)),
+            (None, _) => None,
+        };
+        Ok(Act { event: self.scribe.event_about(action, subject, object), receipt })
+    }
+
+    /// Without a body: of what is about nobody, or must outlive whom it is about.
+    pub(super) fn receipt(&self, outcome: &T) -> Option<Receipt> {
         let claim = self.claim.clone()?;
         let answer = (self.answer)(outcome);
         Some(Receipt::bare(claim, answer.status, answer.location))
-    }
-
-    /// For an effect on a person: the body is kept under the person's key.
-    pub fn receipt_about(&self, subject: SubjectId, key: &DataKey, outcome: &T) -> Result<Option<Receipt>, StoreError> {
-        let Some(receipt) = self.receipt(outcome) else { return Ok(None) };
-        receipt.about(subject, key, &(self.answer)(outcome).body).map(Some)
     }
 }
 
@@ -87,12 +106,13 @@ pub async fn run<T>(
 ) -> Result<Answer, FlowError> {
     let claim = match &call.key {
         None => None,
-        Some(keyed) => match claim(flows, keyed, content).await? {
+        Some(keyed) => match claim(flows, call.tenant, keyed, content).await? {
             Found::Unclaimed(claim) => Some(claim),
-            Found::Answered(done) => return replay(flows, keyed.tenant, call.keep, done).await,
+            Found::Answered(done) => return replay(flows, call.tenant, call.keep, done).await,
         },
     };
-    let attempt = Arc::new(Attempt { claim, answer: Arc::clone(&call.answer) });
+    let scribe = Scribe::new(flows, call.tenant, call.actor.clone());
+    let attempt = Arc::new(Attempt { scribe, claim, answer: Arc::clone(&call.answer) });
     match work(&attempt).await {
         Ok(outcome) => Ok((call.answer)(&outcome)),
         Err(error) => {
@@ -110,12 +130,12 @@ enum Found {
     Answered(Done),
 }
 
-async fn claim(flows: &Flows, keyed: &KeyedCall, content: &[&[u8]]) -> Result<Found, FlowError> {
-    let record = flows.pepper.idempotency_record(keyed.tenant, &keyed.operation, &keyed.key);
+async fn claim(flows: &Flows, tenant: TenantId, keyed: &KeyedCall, content: &[&[u8]]) -> Result<Found, FlowError> {
+    let record = flows.pepper.idempotency_record(tenant, &keyed.operation, &keyed.key);
     let fingerprint = fingerprint(&flows.pepper, keyed, content);
     let now = flows.now();
     let until = now + keyed.time_max;
-    match flows.store.idempotency().claim(keyed.tenant, record, fingerprint, now, until).await? {
+    match flows.store.idempotency().claim(tenant, record, fingerprint, now, until).await? {
         Claimed::Yours(claim) => Ok(Found::Unclaimed(claim)),
         Claimed::Running { until } => {
             Err(FlowError::TwinAtWork { retry_after_s: FlowError::seconds_until(now, until) })

@@ -3,10 +3,11 @@
 use time::OffsetDateTime;
 
 use super::{
-    FlowError, Flows, Page, PageRequest, erase,
+    FlowError, Flows, Page, PageRequest, erasures,
     once::{self, Answer, Attempt, Call},
 };
 use crate::{
+    audit::Action,
     domain::id::{SubjectId, TenantId},
     store::{self, NewSubject, StoreError},
     vault::DataKey,
@@ -44,9 +45,9 @@ async fn insert(
     let (id, created_at) = (SubjectId::generate(), flows.now());
     let key = flows.keystore.create(tenant, id, created_at).await?;
     let subject = Subject { id, external_ref: external_ref.to_owned(), created_at };
-    let receipt = attempt.receipt_about(id, &key, &subject)?;
+    let act = attempt.act_about(Action::SubjectCreated, None, id, Some(&key), &subject)?;
     let new = NewSubject { id, external_ref, created_at };
-    let stored = flows.store.subjects().insert(tenant, new, &key, receipt).await;
+    let stored = flows.store.subjects().insert(tenant, new, &key, act).await;
     if matches!(stored, Err(StoreError::Conflict(_) | StoreError::NotFound)) {
         // The key of nobody: harmless when it stays behind, so its removal is only tried. After any other error the row
         // may be there all the same (an answer that was lost): then it needs its key.
@@ -65,7 +66,7 @@ async fn finish_erasure(flows: &Flows, tenant: TenantId, external_ref: &str) -> 
     if !flows.keystore.is_destroyed(tenant, holder.id).await? {
         return Ok(false);
     }
-    match erase::finish(flows, tenant, holder.id).await {
+    match erasures::finish(flows, tenant, holder.id).await {
         Ok(()) | Err(FlowError::NotFound) => Ok(true),
         Err(error) => Err(error),
     }

@@ -9,6 +9,7 @@ use super::{
     revocations,
 };
 use crate::{
+    audit::Actor,
     auth::{
         Caller, Identity, Principal, Scopes,
         api_key::ApiKey,
@@ -98,7 +99,8 @@ pub async fn revoke(flows: &Flows, credential: Credential, token: &str) -> Resul
         Ok(verified) if verified.principal.client == client.id => {
             let expires_at = instant(verified.expires_at)?;
             let token = TokenRef { token_id: verified.token_id, client: client.id, expires_at };
-            flows.store.tokens().revoke(token, flows.now()).await?;
+            let by = Actor { name: client.id.to_string(), request: None };
+            flows.store.tokens().revoke(client.tenant, token, by, flows.now()).await?;
             revocations::synchronise(flows).await;
             tracing::info!(event = "token_revoked", client = %client.id, "a token was revoked");
             Ok(())

@@ -12,6 +12,7 @@ use super::{
     subjects,
 };
 use crate::{
+    audit::Action,
     domain::{
         consent::Purpose,
         decision::{Decision, FalseMatchRate},
@@ -154,9 +155,10 @@ async fn open(
     };
     let verification =
         Verification { quality: Some(quality), ..Verification::seen_from(&flows.match_spec, row.clone()) };
-    let receipt = attempt.receipt_about(subject, data_key, &verification)?;
+    let object = Some(id.to_string());
+    let act = attempt.act_about(Action::VerificationDecided, object, subject, Some(data_key), &verification)?;
     let new = NewVerification { verification: row, purpose: consent.purpose() };
-    Stage::Store.complete(flows.store.verifications().insert(tenant, new, data_key, receipt)).await?;
+    Stage::Store.complete(flows.store.verifications().insert(tenant, new, data_key, act)).await?;
     measure::verification(if verification.decision == Decision::Match { Outcome::Match } else { Outcome::NoMatch });
     Ok(verification)
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth,
-    domain::id::{ApiKeyId, ConsentId, EnrolmentId, SubjectId},
+    domain::id::{ApiKeyId, ConsentId, EnrolmentId, ErasureId, SubjectId},
     flows::Flows,
 };
 
@@ -71,6 +71,10 @@ impl PathName for ApiKeyId {
 
 impl PathName for ConsentId {
     const NAME: &'static str = "consent";
+}
+
+impl PathName for ErasureId {
+    const NAME: &'static str = "erasure";
 }
 
 impl PathName for EnrolmentId {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{
-    FromRequest, HttpRequest, HttpResponse,
+    FromRequest, HttpMessage, HttpRequest, HttpResponse,
     dev::Payload,
     http::{
         StatusCode,
@@ -21,7 +21,11 @@ use super::{
     access::caller,
     problem::{FieldProblem, Problem},
 };
-use crate::flows::once::{Answer, Call, Keep, KeyedCall};
+use crate::{
+    audit::Actor,
+    domain::id::{RequestId, TenantId},
+    flows::once::{Answer, Call, Keep, KeyedCall},
+};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -30,15 +34,26 @@ const KEY_CHARACTERS_MAX: usize = 255;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a handler of a call that changes something is given.
-pub struct Once(Option<KeyedCall>);
+pub struct Once {
+    tenant: TenantId,
+    actor: Actor,
+    key: Option<KeyedCall>,
+}
 
 impl FromRequest for Once {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(keyed_call(request).map(Self))
+        ready(once(request))
     }
+}
+
+fn once(request: &HttpRequest) -> Result<Once, Problem> {
+    let caller = caller(request)?;
+    let request_id = request.extensions().get::<RequestId>().map(RequestId::to_string);
+    let actor = Actor { name: caller.identity.to_string(), request: request_id };
+    Ok(Once { tenant: caller.tenant, actor, key: keyed_call(request)? })
 }
 
 fn keyed_call(request: &HttpRequest) -> Result<Option<KeyedCall>, Problem> {
@@ -46,7 +61,6 @@ fn keyed_call(request: &HttpRequest) -> Result<Option<KeyedCall>, Problem> {
     let route = request.match_pattern().unwrap_or_default();
     let time_max = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
     Ok(Some(KeyedCall {
-        tenant: caller(request)?.tenant,
         operation: format!("{} {route}", request.method()),
         key,
         asked: vec![request.uri().to_string().into_bytes()],
@@ -75,14 +89,14 @@ fn key(request: &HttpRequest) -> Result<Option<String>, Problem> {
 impl Once {
     /// `asked`: the digest of the body, where a body says what is asked.
     pub fn asking(mut self, asked: Vec<u8>) -> Self {
-        if let Some(call) = &mut self.0 {
+        if let Some(call) = &mut self.key {
             call.asked.push(asked);
         }
         self
     }
 
     pub fn call<T>(self, answer: impl Fn(&T) -> Answer + Send + Sync + 'static) -> Call<T> {
-        Call { key: self.0, keep: Keep::Whole, answer: Arc::new(answer) }
+        Call { tenant: self.tenant, actor: self.actor, key: self.key, keep: Keep::Whole, answer: Arc::new(answer) }
     }
 
     /// For an answer that holds a secret, which is shown once.

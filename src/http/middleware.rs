@@ -60,7 +60,8 @@ pub async fn around(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let _in_flight = InFlight::begin();
-    let id = RequestId::generate().to_string();
+    let request_id = RequestId::generate();
+    let id = request_id.to_string();
     let trace_id = trace_id(request.headers()).map(str::to_owned);
     let address = note_address(&request);
     let address = address.map(tracing::field::display);
@@ -73,6 +74,7 @@ pub async fn around(
     }
     let (open_charge, flows) = (OpenCharge::default(), request.app_data::<Data<Flows>>().cloned());
     request.extensions_mut().insert(open_charge.clone());
+    request.extensions_mut().insert(request_id);
     let limit = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
 
     let answered = match too_much(&request) {

@@ -27,7 +27,8 @@ use actix_web::{
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
-        account, api_keys, consents, docs, enrolments, evidence, health, models, oauth, subjects, verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, subjects,
+        verifications,
     },
     problem::Problem,
 };
@@ -97,6 +98,19 @@ routes! {
     "/v1/api-keys"                              Needs(Scope::Admin),        POST api_keys::create | GET api_keys::list;
     "/v1/api-keys/{key}"                        Needs(Scope::Admin),        DELETE api_keys::revoke;
     "/v1/api-keys/{key}/roll"                   Needs(Scope::Admin),        POST api_keys::roll;
+    "/v1/erasure-requests"                      Needs(Scope::DataSubjectRequests),
+                                                                            POST erasures::create | GET erasures::list;
+    "/v1/erasure-requests/{erasure}"            Needs(Scope::DataSubjectRequests),  GET erasures::show;
+    "/v1/erasure-requests/{erasure}/certificate"
+                                                Needs(Scope::DataSubjectRequests),  GET erasures::certificate;
+    "/v1/erasure-requests/{erasure}/verify"     Needs(Scope::DataSubjectRequests),  POST erasures::verify;
+    "/v1/erasure-requests/{erasure}/reject"     Needs(Scope::DataSubjectRequests),  POST erasures::reject;
+    "/v1/erasure-requests/{erasure}/hold"       Needs(Scope::DataSubjectRequests),  POST erasures::hold;
+    "/v1/erasure-requests/{erasure}/release"    Needs(Scope::DataSubjectRequests),  POST erasures::release;
+    "/v1/erasure-requests/{erasure}/cancel"     Needs(Scope::DataSubjectRequests),  POST erasures::cancel;
+    "/v1/audit-events"                          Needs(Scope::AuditRead),    GET audit::list;
+    "/v1/audit/checkpoints"                     Needs(Scope::AuditRead),    GET audit::checkpoints;
+    "/v1/audit/export"                          Needs(Scope::AuditRead),    GET audit::export;
     "/v1/models"                                AnyToken,                   GET models::list;
     "/v1/me"                                    AnyToken,                   GET account::me;
     "/v1/usage"                                 AnyToken,                   GET account::usage;

@@ -21,7 +21,8 @@ use super::{
     access::Access,
     extract::PathName as _,
     handlers::{
-        account, api_keys, consents, docs, enrolments, evidence, health, models, oauth, subjects, verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, subjects,
+        verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
@@ -45,6 +46,9 @@ use crate::{
         verifications::create, verifications::list,
         api_keys::create, api_keys::list, api_keys::revoke, api_keys::roll,
         evidence::jwks,
+        erasures::create, erasures::list, erasures::show, erasures::certificate,
+        erasures::verify, erasures::reject, erasures::hold, erasures::release, erasures::cancel,
+        audit::list, audit::checkpoints, audit::export,
         models::list,
         account::me, account::usage, account::history, account::stats,
         health::live, health::ready, health::started, health::summary,
@@ -59,6 +63,8 @@ use crate::{
         (name = "verifications", description = "Is this the same person? Yes or no."),
         (name = "api-keys", description = "Keys for servers that call without buying tokens."),
         (name = "evidence", description = "What documents of ours are checked with: receipts, certificates, checkpoints."),
+        (name = "erasure-requests", description = "Erasure of a person, from asking to certificate."),
+        (name = "audit", description = "What was done, by whom and to whom, in an order that cannot be changed unseen."),
         (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
         (name = "health", description = "For probes and proxies."),

@@ -171,6 +171,10 @@ impl From<FlowError> for Problem {
             FlowError::AttemptsBlocked { retry_after_s } => {
                 Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "attempts_blocked") }
             }
+            FlowError::ErasureOpen => plain(S::CONFLICT, "erasure_open"),
+            FlowError::ErasureState => plain(S::CONFLICT, "erasure_state"),
+            FlowError::LegalHold => plain(S::CONFLICT, "legal_hold"),
+            FlowError::ReceivedLater => Self::invalid_field("received_at", "lies in the future"),
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),
             FlowError::EnrolmentsStale => plain(S::CONFLICT, "enrolments_stale"),

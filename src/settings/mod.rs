@@ -31,6 +31,7 @@ use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
     cache::{Rate, Rates},
     domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks},
+    flows::ErasurePolicy,
     http::cors::WebOrigin,
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
@@ -92,6 +93,7 @@ pub struct Settings {
     pub storage: StorageSettings,
     pub cache: CacheSettings,
     pub limits: LimitSettings,
+    pub erasure_policy: ErasurePolicy,
     pub keyholder: KeyholderSettings,
     pub keyholder_server: KeyholderServerSettings,
     pub face: FaceSettings,
@@ -144,6 +146,8 @@ pub struct StorageSettings {
     /// The subjects' wrapped keys. A database of its own: destroying a key there also erases the person from every backup
     /// of the main database.
     pub keystore: DatabaseUrl,
+    /// Who must stay erased, whatever is restored. A database of its own, backed up apart from the two others.
+    pub ledger: DatabaseUrl,
     pub pool_size: usize,
 }
 
@@ -301,6 +305,7 @@ impl Settings {
         let storage = StorageSettings {
             database: database(reader, "DATABASE_URL", "velum.db"),
             keystore: database(reader, "KEYSTORE_URL", "keystore.db"),
+            ledger: database(reader, "LEDGER_URL", "ledger.db"),
             pool_size: reader.number("DATABASE_POOL_SIZE", "a number of connections from 1 to 200", 8, 1..=200)
                 as usize,
         };
@@ -319,6 +324,16 @@ impl Settings {
             attempt_rule: AttemptRule {
                 free: reader.number("ATTEMPTS_FREE", "a number of failures from 1 to 1000", 10, 1..=1_000) as u32,
             },
+        };
+        let erasure_policy = ErasurePolicy {
+            regulation: reader.value("ERASURE_REGULATION", "gdpr, dpdp or ccpa", "gdpr"),
+            dpdp_days: reader.number("ERASURE_DPDP_DAYS", "a number of days from 1 to 365", 30, 1..=365) as u16,
+            keystore_backups_kept: time::Duration::days(reader.number(
+                "KEYSTORE_BACKUP_DAYS",
+                "a number of days from 0 to 90",
+                7,
+                0..=90,
+            ) as i64),
         };
         let keyholder_server = KeyholderServerSettings {
             listen: reader.value("KEYHOLDER_LISTEN", "an address and port such as 127.0.0.1:8444", "127.0.0.1:8444"),
@@ -361,6 +376,7 @@ impl Settings {
             storage,
             cache,
             limits,
+            erasure_policy,
             keyholder_server,
             face,
             compute,

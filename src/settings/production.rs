@@ -40,6 +40,7 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
             folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
             database(&settings.storage.database, "DATABASE_URL", sqlite_allowed, reader);
             database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
+            database(&settings.storage.ledger, "LEDGER_URL", sqlite_allowed, reader);
             keyholder(settings, local_keyholder_allowed, reader);
             redis(settings, reader);
         }
@@ -65,7 +66,14 @@ fn one_purpose_each(settings: &Settings, reader: &mut Reader) {
     if keystore.location() == database.location() {
         reader.problem("KEYSTORE_URL", "expected another database than VELUM_DATABASE_URL".to_owned());
     }
-    if [database, keystore].iter().any(|other| other.location() == journal.location()) {
+    let ledger = &settings.storage.ledger;
+    if [database, keystore].iter().any(|other| other.location() == ledger.location()) {
+        reader.problem(
+            "LEDGER_URL",
+            "expected another database than the others: it must outlive a restore of them".to_owned(),
+        );
+    }
+    if [database, keystore, ledger].iter().any(|other| other.location() == journal.location()) {
         reader.problem("KEYHOLDER_JOURNAL_URL", "expected a database of its own".to_owned());
     }
     if settings.mode == Mode::Production {
@@ -84,6 +92,7 @@ fn one_secret_each(settings: &Settings, reader: &mut Reader) {
         ("BLIND_INDEX_KEY", key(&secrets.blind_index_key)),
         ("DATABASE_URL", password(&storage.database)),
         ("KEYSTORE_URL", password(&storage.keystore)),
+        ("LEDGER_URL", password(&storage.ledger)),
         ("KEYHOLDER_JOURNAL_URL", password(&settings.keyholder_server.journal)),
         ("REDIS_URL", settings.cache.redis.as_ref().and_then(|url| url.expose_password()).map(text)),
     ];

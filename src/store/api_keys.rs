@@ -4,10 +4,10 @@ use diesel::prelude::*;
 use time::{Duration, OffsetDateTime};
 
 use super::{
+    audit::Act,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
-    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
     schema::main::api_keys,
 };
@@ -64,11 +64,11 @@ struct Row {
 }
 
 impl ApiKeys<'_> {
-    pub async fn create(&self, key: ApiKeyRow, receipt: Option<Receipt>) -> Result<(), StoreError> {
+    pub async fn create(&self, key: ApiKeyRow, act: Act) -> Result<(), StoreError> {
         let (tenant, row) = (key.tenant, Row::from(key));
         let inserted = self.pool.write(tenant, move |connection| {
             insert(connection, &row)?;
-            complete(connection, receipt.as_ref())
+            act.complete(connection, tenant)
         });
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
@@ -80,7 +80,7 @@ impl ApiKeys<'_> {
         id: ApiKeyId,
         successor: ApiKeyRow,
         ends_at: OffsetDateTime,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         let successor = Row::from(successor);
         self.pool
@@ -96,7 +96,7 @@ impl ApiKeys<'_> {
                     return Err(StoreError::Conflict(Conflict::ApiKeyRolled));
                 }
                 insert(connection, &successor)?;
-                complete(connection, receipt.as_ref())
+                act.complete(connection, tenant)
             })
             .await
     }
@@ -139,15 +139,16 @@ impl ApiKeys<'_> {
         tenant: TenantId,
         id: ApiKeyId,
         now: OffsetDateTime,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         self.pool
             .write(tenant, move |connection| {
                 let revoked_at: Option<i64> = own(tenant, id).select(api_keys::revoked_at).first(connection)?;
-                if revoked_at.is_none() {
-                    diesel::update(own(tenant, id)).set(api_keys::revoked_at.eq(micros(now))).execute(connection)?;
+                if revoked_at.is_some() {
+                    return act.complete_unchanged(connection);
                 }
-                complete(connection, receipt.as_ref())
+                diesel::update(own(tenant, id)).set(api_keys::revoked_at.eq(micros(now))).execute(connection)?;
+                act.complete(connection, tenant)
             })
             .await
     }

@@ -4,15 +4,19 @@ use diesel::prelude::*;
 use time::OffsetDateTime;
 
 use super::{
+    audit,
     columns::{instant, micros, parse},
     conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::clients,
     tokens,
 };
-use crate::domain::{
-    id::{ClientId, TenantId},
-    revocation::client_member,
+use crate::{
+    audit::{Action, Actor, Event},
+    domain::{
+        id::{ClientId, TenantId},
+        revocation::client_member,
+    },
 };
 
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +64,7 @@ struct Row {
 }
 
 impl Clients<'_> {
-    pub async fn create(&self, tenant: TenantId, client: NewClient) -> Result<(), StoreError> {
+    pub async fn create(&self, tenant: TenantId, client: NewClient, by: Actor) -> Result<(), StoreError> {
         let row = Row {
             id: client.id.to_string(),
             tenant_id: tenant.to_string(),
@@ -71,10 +75,12 @@ impl Clients<'_> {
             disabled_at: None,
             public_key: client.public_key,
         };
-        let insert =
-            move |connection: &mut _| Ok(diesel::insert_into(clients::table).values(&row).execute(connection)?);
-        let inserted = self.pool.run(tenant, insert).await;
-        inserted.map(drop).map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
+        let event = Event::of(by, Action::ClientCreated, client.id, client.created_at);
+        let inserted = self.pool.write(tenant, move |connection| {
+            diesel::insert_into(clients::table).values(&row).execute(connection)?;
+            audit::append(connection, tenant, &event).map(drop)
+        });
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
     /// The one query without a tenant: a credential is what tells which tenant is calling.
@@ -100,7 +106,9 @@ impl Clients<'_> {
         id: ClientId,
         tokens_end: OffsetDateTime,
         now: OffsetDateTime,
+        by: Actor,
     ) -> Result<(), StoreError> {
+        let event = Event::of(by, Action::ClientDisabled, id, now);
         let own =
             clients::table.filter(clients::tenant_id.eq(tenant.to_string())).filter(clients::id.eq(id.to_string()));
         self.pool
@@ -110,6 +118,7 @@ impl Clients<'_> {
                     let disable = diesel::update(own).set(clients::disabled_at.eq(micros(now)));
                     disable.execute(connection)?;
                     tokens::revoke(connection, &client_member(id), tokens_end, now)?;
+                    audit::append(connection, tenant, &event)?;
                 }
                 Ok(())
             })

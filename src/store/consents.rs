@@ -4,10 +4,10 @@ use diesel::prelude::*;
 use time::OffsetDateTime;
 
 use super::{
+    audit::Act,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
-    idempotency::{Receipt, complete},
     schema::main::consents,
     subjects::lock,
 };
@@ -35,12 +35,7 @@ struct Row {
 
 impl Consents<'_> {
     /// `NotFound` when the tenant has no such subject.
-    pub async fn insert(
-        &self,
-        tenant: TenantId,
-        consent: &Consent,
-        receipt: Option<Receipt>,
-    ) -> Result<(), StoreError> {
+    pub async fn insert(&self, tenant: TenantId, consent: &Consent, act: Act) -> Result<(), StoreError> {
         let row = Row {
             id: consent.id.to_string(),
             tenant_id: tenant.to_string(),
@@ -55,7 +50,7 @@ impl Consents<'_> {
         let inserted = self.pool.write(tenant, move |connection| {
             lock(connection, tenant, subject)?;
             diesel::insert_into(consents::table).values(&row).execute(connection)?;
-            complete(connection, receipt.as_ref())
+            act.complete(connection, tenant)
         });
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
@@ -83,7 +78,7 @@ impl Consents<'_> {
         subject: SubjectId,
         id: ConsentId,
         now: OffsetDateTime,
-        receipt: impl FnOnce(&Consent) -> Result<Option<Receipt>, StoreError> + Send + 'static,
+        act: impl FnOnce(&Consent) -> Result<Act, StoreError> + Send + 'static,
     ) -> Result<Consent, StoreError> {
         self.pool
             .write(tenant, move |connection| {
@@ -94,9 +89,15 @@ impl Consents<'_> {
                     .filter(consents::subject_id.eq(subject.to_string()))
                     .filter(consents::purpose.eq(consent.purpose.as_str()))
                     .filter(consents::withdrawn_at.is_null());
-                diesel::update(standing).set(consents::withdrawn_at.eq(micros(now))).execute(connection)?;
+                let withdrawn =
+                    diesel::update(standing).set(consents::withdrawn_at.eq(micros(now))).execute(connection)?;
                 let consent = find(connection, tenant, subject, id)?;
-                complete(connection, receipt(&consent)?.as_ref())?;
+                let act = act(&consent)?;
+                if withdrawn > 0 {
+                    act.complete(connection, tenant)?;
+                } else {
+                    act.complete_unchanged(connection)?;
+                }
                 Ok(consent)
             })
             .await

@@ -62,6 +62,10 @@ pub enum Conflict {
     LeaseLost,
     /// A job of this kind and key waits already.
     JobQueued,
+    /// The person has an open erasure request.
+    ErasureOpen,
+    /// The erasure request is in a state that does not allow it.
+    ErasureState,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -78,6 +82,8 @@ impl Conflict {
             Self::ClaimLost => "claim_lost",
             Self::LeaseLost => "lease_lost",
             Self::JobQueued => "job_queued",
+            Self::ErasureOpen => "erasure_open",
+            Self::ErasureState => "erasure_state",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

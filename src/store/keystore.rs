@@ -15,6 +15,7 @@ use super::{
     columns::{micros, parse},
     conn::AnyConnection,
     error::{Conflict, StoreError},
+    ledger::{self, Mark},
     migrations,
     schema::keystore::data_keys,
 };
@@ -46,6 +47,15 @@ impl KeyStore {
     pub async fn connect(url: &str, pool_size: usize, keys: KeyEncryptionKeys) -> Result<Self, StoreError> {
         let database = Database::connect(url, pool_size, &migrations::KEYSTORE).await?;
         Ok(Self { database, keys: Arc::new(keys) })
+    }
+
+    /// Up to where this database agrees with the ledger of erasures.
+    pub async fn ledger_mark(&self) -> Result<Mark, StoreError> {
+        ledger::mark_of_keystore::read(&self.database.pool).await
+    }
+
+    pub async fn advance_ledger_mark(&self, to: Mark) -> Result<(), StoreError> {
+        ledger::mark_of_keystore::advance(&self.database.pool, to).await
     }
 
     pub fn database(&self) -> &Database {

@@ -31,6 +31,11 @@ pub static KEYSTORE: Migrations = Migrations {
     postgres: embed_migrations!("migrations/keystore/postgres"),
     sqlite: embed_migrations!("migrations/keystore/sqlite"),
 };
+pub static LEDGER: Migrations = Migrations {
+    database: "ledger",
+    postgres: embed_migrations!("migrations/ledger/postgres"),
+    sqlite: embed_migrations!("migrations/ledger/sqlite"),
+};
 pub static JOURNAL: Migrations = Migrations {
     database: "journal",
     postgres: embed_migrations!("migrations/journal/postgres"),

@@ -1,10 +1,11 @@
-//! Rows at rest. Three databases, each with its own address, migrations and backups:
+//! Rows at rest. Four databases, each with its own address, migrations and backups:
 //!
 //! | database | type | holds |
 //! |---|---|---|
 //! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications, jobs |
 //! | keystore | `KeyStore` | wrapped data keys and the key that hashes addresses; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
+//! | ledger | `ErasureLedger` | who must stay erased; never inside a backup of the others |
 //!
 //! What holds everywhere:
 //! - The tenant comes first, and every query filters by it. Another tenant's row is `NotFound`, as if it did not exist.
@@ -16,16 +17,19 @@
 mod address_keys;
 mod api_keys;
 mod attempts;
+mod audit;
 mod clients;
 mod columns;
 mod conn;
 mod consents;
+mod erasures;
 mod error;
 mod history;
 mod idempotency;
 mod jobs;
 pub mod journal;
 pub mod keystore;
+mod ledger;
 mod migrations;
 mod page;
 pub mod schema;
@@ -43,14 +47,17 @@ use diesel::{RunQueryDsl, sql_query};
 pub use self::{
     api_keys::{ApiKeyRow, ApiKeys},
     attempts::Attempts,
+    audit::{Act, Audit, AuditFilter},
     clients::{Client, Clients, NewClient},
     consents::Consents,
+    erasures::{ErasureFilter, ErasureRequest, Erasures, Removed, Step},
     error::{Conflict, StoreError},
     history::{History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},
     idempotency::{Claim, Claimed, Done, Idempotency, Receipt, RecordId},
     jobs::{Backlog, JobRow, Jobs, Lease, LeasedJob, NewJob},
     journal::KeyholderJournal,
     keystore::KeyStore,
+    ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
     page::{PAGE_ROWS_MAX, Page},
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
@@ -116,6 +123,23 @@ impl Store {
         Attempts { pool: self.pool() }
     }
 
+    pub fn audit(&self) -> Audit<'_> {
+        Audit { pool: self.pool() }
+    }
+
+    pub fn erasures(&self) -> Erasures<'_> {
+        Erasures { pool: self.pool() }
+    }
+
+    /// Up to where this database agrees with the ledger of erasures.
+    pub async fn ledger_mark(&self) -> Result<Mark, StoreError> {
+        ledger::mark_of_main::read(self.pool()).await
+    }
+
+    pub async fn advance_ledger_mark(&self, to: Mark) -> Result<(), StoreError> {
+        ledger::mark_of_main::advance(self.pool(), to).await
+    }
+
     pub fn idempotency(&self) -> Idempotency<'_> {
         Idempotency { pool: self.pool() }
     }
@@ -151,6 +175,7 @@ pub enum DatabaseKind {
     Main,
     Keystore,
     Journal,
+    Ledger,
 }
 
 impl DatabaseKind {
@@ -163,11 +188,12 @@ impl DatabaseKind {
             Self::Main => &migrations::MAIN,
             Self::Keystore => &migrations::KEYSTORE,
             Self::Journal => &migrations::JOURNAL,
+            Self::Ledger => &migrations::LEDGER,
         }
     }
 }
 
-/// One database with its migrations: what `Store`, `KeyStore` and `KeyholderJournal` have in common.
+/// One database with its migrations: what the four of them have in common.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,

@@ -15,6 +15,61 @@ pub mod main {
         }
     }
     diesel::table! {
+        erasure_requests (id) {
+            id -> Text,
+            tenant_id -> Text,
+            subject_id -> Nullable<Text>,
+            subject_digest -> Binary,
+            regulation -> Text,
+            state -> Text,
+            reason -> Nullable<Text>,
+            received_at -> BigInt,
+            due_at -> BigInt,
+            verified_at -> Nullable<BigInt>,
+            begun_at -> Nullable<BigInt>,
+            ended_at -> Nullable<BigInt>,
+            removed -> Nullable<Text>,
+            certificate -> Nullable<Text>,
+        }
+    }
+    diesel::table! {
+        ledger_mark (id) {
+            id -> Integer,
+            sequence -> BigInt,
+            hash -> Binary,
+        }
+    }
+    diesel::table! {
+        audit_events (tenant_id, sequence) {
+            tenant_id -> Text,
+            sequence -> BigInt,
+            at -> BigInt,
+            action -> Text,
+            actor -> Text,
+            request_id -> Nullable<Text>,
+            subject_digest -> Nullable<Binary>,
+            object -> Nullable<Text>,
+            reason -> Nullable<Text>,
+            hash -> Binary,
+        }
+    }
+    diesel::table! {
+        audit_heads (tenant_id) {
+            tenant_id -> Text,
+            size -> BigInt,
+            hash -> Binary,
+            peaks -> Binary,
+        }
+    }
+    diesel::table! {
+        audit_checkpoints (tenant_id, size) {
+            tenant_id -> Text,
+            size -> BigInt,
+            at -> BigInt,
+            jws -> Text,
+        }
+    }
+    diesel::table! {
         clients (id) {
             id -> Text,
             tenant_id -> Text,
@@ -172,6 +227,36 @@ pub mod keystore {
             starts_at -> BigInt,
             kek_id -> Text,
             wrapped -> Binary,
+        }
+    }
+    diesel::table! {
+        ledger_mark (id) {
+            id -> Integer,
+            sequence -> BigInt,
+            hash -> Binary,
+        }
+    }
+}
+
+/// The ledger of erasures: who must stay erased, apart from the other databases and from their backups.
+pub mod ledger {
+    diesel::table! {
+        ledger_entries (sequence) {
+            sequence -> BigInt,
+            at -> BigInt,
+            kind -> Text,
+            request_id -> Text,
+            tenant_id -> Text,
+            subject_id -> Text,
+            certificate -> Text,
+            hash -> Binary,
+        }
+    }
+    diesel::table! {
+        ledger_head (id) {
+            id -> Integer,
+            sequence -> BigInt,
+            hash -> Binary,
         }
     }
 }

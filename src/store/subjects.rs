@@ -1,14 +1,15 @@
 //! Subjects: the persons of a tenant, known to it by an external reference that rests sealed and is found by blind index.
 
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{
+    audit::Act,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
-    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
     schema::main::{consents, enrolments, idempotency_records, subjects, verification_attempts, verifications},
 };
@@ -40,7 +41,7 @@ pub struct NewSubject<'a> {
 }
 
 /// How many rows of each table an erasure removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DeletedRows {
     pub subjects: usize,
     pub consents: usize,
@@ -71,7 +72,7 @@ impl Subjects<'_> {
         tenant: TenantId,
         new: NewSubject<'_>,
         key: &DataKey,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         let id = new.id.to_string();
         let row = Row {
@@ -83,7 +84,7 @@ impl Subjects<'_> {
         };
         let inserted = self.pool.write(tenant, move |connection| {
             diesel::insert_into(subjects::table).values(&row).execute(connection)?;
-            complete(connection, receipt.as_ref())
+            act.complete(connection, tenant)
         });
         inserted.await.map_err(|error| error.or_conflict(Conflict::ExternalRef).or_parent_not_found())
     }
@@ -126,50 +127,39 @@ impl Subjects<'_> {
         Ok(Page::from_rows(items, limit, |subject| subject.id))
     }
 
-    /// Removes every row of a subject in one transaction. Safe to repeat: what is gone counts as zero.
-    ///
-    /// Who writes about this subject at the same time holds `lock` and so comes before, and is swept here, or comes after,
-    /// and finds no subject.
-    pub async fn delete(
-        &self,
-        tenant: TenantId,
-        id: SubjectId,
-        receipt: Option<Receipt>,
-    ) -> Result<DeletedRows, StoreError> {
-        macro_rules! delete_from {
-            ($connection:expr, $table:ident, $subject:ident) => {{
-                let own_tenant = $table::tenant_id.eq(tenant.to_string());
-                diesel::delete($table::table.filter(own_tenant).filter($table::$subject.eq(id.to_string())))
-                    .execute($connection)?
-            }};
-        }
-        self.pool
-            .run(tenant, move |connection| {
-                let deleted = connection.write(|connection| {
-                    match lock(connection, tenant, id) {
-                        Err(StoreError::NotFound) => return Ok(DeletedRows::default()),
-                        other => other?,
-                    }
-                    let deleted = DeletedRows {
-                        attempts: delete_from!(connection, verification_attempts, subject_id),
-                        idempotency_records: delete_from!(connection, idempotency_records, subject_id),
-                        consents: delete_from!(connection, consents, subject_id),
-                        enrolments: delete_from!(connection, enrolments, subject_id),
-                        verifications: delete_from!(connection, verifications, subject_id),
-                        subjects: delete_from!(connection, subjects, id),
-                    };
-                    complete(connection, receipt.as_ref())?;
-                    Ok(deleted)
-                })?;
-                connection.scrub()?;
-                Ok(deleted)
-            })
-            .await
-    }
-
     fn index(&self, tenant: TenantId, external_ref: &str) -> Vec<u8> {
         self.blind_index.index(tenant, "subjects.external_ref", external_ref).as_bytes().to_vec()
     }
+}
+
+/// Removes every row of a subject, inside a writing transaction. Safe to repeat: what is gone counts as zero.
+///
+/// Who writes about this subject at the same time holds `lock` and so comes before, and is swept here, or comes after, and
+/// finds no subject.
+pub(super) fn delete_rows(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    id: SubjectId,
+) -> Result<DeletedRows, StoreError> {
+    macro_rules! delete_from {
+        ($table:ident, $subject:ident) => {{
+            let own_tenant = $table::tenant_id.eq(tenant.to_string());
+            diesel::delete($table::table.filter(own_tenant).filter($table::$subject.eq(id.to_string())))
+                .execute(connection)?
+        }};
+    }
+    match lock(connection, tenant, id) {
+        Err(StoreError::NotFound) => return Ok(DeletedRows::default()),
+        other => other?,
+    }
+    Ok(DeletedRows {
+        attempts: delete_from!(verification_attempts, subject_id),
+        idempotency_records: delete_from!(idempotency_records, subject_id),
+        consents: delete_from!(consents, subject_id),
+        enrolments: delete_from!(enrolments, subject_id),
+        verifications: delete_from!(verifications, subject_id),
+        subjects: delete_from!(subjects, id),
+    })
 }
 
 /// Holds a subject until commit: whoever writes about it takes this first, so that writers of one subject come one after

@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{
+    audit::Act,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     consents::lock_active,
     error::{Conflict, StoreError},
-    idempotency::{Receipt, complete},
     schema::main::enrolments,
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Templates<'_> {
         tenant: TenantId,
         new: NewTemplate<'_>,
         key: &DataKey,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         let id = new.id.to_string();
         let row = NewRow {
@@ -121,7 +121,7 @@ impl Templates<'_> {
                 return Err(StoreError::Conflict(Conflict::TooManyTemplates));
             }
             diesel::insert_into(enrolments::table).values(&row).execute(connection)?;
-            complete(connection, receipt.as_ref())
+            act.complete(connection, tenant)
         });
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
@@ -167,7 +167,7 @@ impl Templates<'_> {
         tenant: TenantId,
         subject: SubjectId,
         id: EnrolmentId,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         let own = enrolments::table
             .filter(enrolments::tenant_id.eq(tenant.to_string()))
@@ -175,7 +175,7 @@ impl Templates<'_> {
             .filter(enrolments::id.eq(id.to_string()));
         let delete = move |connection: &mut AnyConnection| match diesel::delete(own).execute(connection)? {
             0 => Err(StoreError::NotFound),
-            _ => complete(connection, receipt.as_ref()),
+            _ => act.complete(connection, tenant),
         };
         self.pool.write(tenant, delete).await
     }

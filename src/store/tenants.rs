@@ -4,12 +4,16 @@ use diesel::prelude::*;
 use time::OffsetDateTime;
 
 use super::{
+    audit,
     columns::{instant, micros, parse},
     conn::{Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::tenants,
 };
-use crate::domain::id::TenantId;
+use crate::{
+    audit::{Action, Actor, Event},
+    domain::id::TenantId,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -32,16 +36,21 @@ struct Row {
 }
 
 impl Tenants<'_> {
-    pub async fn create(&self, tenant: &Tenant) -> Result<(), StoreError> {
+    /// A tenant, with an audit log that begins with its making.
+    pub async fn create(&self, tenant: &Tenant, by: Actor) -> Result<(), StoreError> {
         let row = Row {
             id: tenant.id.to_string(),
             name: tenant.name.clone(),
             created_at: micros(tenant.created_at),
             quota_per_day: None,
         };
-        let insert =
-            move |connection: &mut _| Ok(diesel::insert_into(tenants::table).values(&row).execute(connection)?);
-        self.pool.run(Reach::Every, insert).await.map(drop).map_err(|error| error.or_conflict(Conflict::Id))
+        let (id, event) = (tenant.id, Event::of(by, Action::TenantCreated, tenant.id, tenant.created_at));
+        let inserted = self.pool.write(Reach::Every, move |connection| {
+            diesel::insert_into(tenants::table).values(&row).execute(connection)?;
+            audit::begin(connection, id)?;
+            audit::append(connection, id, &event).map(drop)
+        });
+        inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
 
     pub async fn find(&self, id: TenantId) -> Result<Tenant, StoreError> {

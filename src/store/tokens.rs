@@ -9,14 +9,18 @@ use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 
 use super::{
+    audit,
     columns::{instant, micros},
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::{clients, revocation_head, revocations, used_assertions},
 };
-use crate::domain::{
-    id::ClientId,
-    revocation::{Revocation, token_member},
+use crate::{
+    audit::{Action, Actor, Event},
+    domain::{
+        id::{ClientId, TenantId},
+        revocation::{Revocation, token_member},
+    },
 };
 
 /// What a token is known by.
@@ -39,9 +43,18 @@ pub struct Tokens<'a> {
 
 impl Tokens<'_> {
     /// Ends a token. Safe to repeat; the first time counts.
-    pub async fn revoke(&self, token: TokenRef, now: OffsetDateTime) -> Result<(), StoreError> {
-        let revoked =
-            self.pool.write(Reach::Every, move |connection| revoke(connection, &token.member(), token.expires_at, now));
+    pub async fn revoke(
+        &self,
+        tenant: TenantId,
+        token: TokenRef,
+        by: Actor,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let event = Event::of(by, Action::TokenRevoked, &token.token_id, now);
+        let revoked = self.pool.write(Reach::Every, move |connection| {
+            revoke(connection, &token.member(), token.expires_at, now)?;
+            audit::append(connection, tenant, &event).map(drop)
+        });
         match revoked.await.map_err(|error| error.or_conflict(Conflict::Id)) {
             Err(StoreError::Conflict(_)) => Ok(()),
             other => other,

@@ -4,12 +4,16 @@
 use diesel::prelude::*;
 
 use super::{
+    audit,
     columns::parse,
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::{tenants, usage_days},
 };
-use crate::domain::{id::TenantId, usage::Operation};
+use crate::{
+    audit::Event,
+    domain::{id::TenantId, usage::Operation},
+};
 
 /// One day of a tenant, in days since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
@@ -78,11 +82,14 @@ impl Usage<'_> {
     }
 
     /// Gives a tenant a quota of its own, or takes it away again.
-    pub async fn set_quota(&self, tenant: TenantId, quota: Option<u32>) -> Result<(), StoreError> {
+    pub async fn set_quota(&self, tenant: TenantId, quota: Option<u32>, event: Event) -> Result<(), StoreError> {
         let update = diesel::update(tenants::table.find(tenant.to_string()))
             .set(tenants::quota_per_day.eq(quota.map(i64::from)));
-        let updated = self.pool.run(Reach::Every, move |connection| Ok(update.execute(connection)?)).await?;
-        if updated == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+        let updated = self.pool.write(Reach::Every, move |connection| match update.execute(connection)? {
+            0 => Err(StoreError::NotFound),
+            _ => audit::append(connection, tenant, &event).map(drop),
+        });
+        updated.await
     }
 }
 

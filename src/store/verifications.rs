@@ -5,11 +5,11 @@ use time::OffsetDateTime;
 
 use super::{
     attempts,
+    audit::Act,
     columns::{instant, micros, parse},
     conn::Pool,
     consents::lock_active,
     error::{Conflict, StoreError},
-    idempotency::{Receipt, complete},
     page::{Page, rows_to_load},
     schema::main::verifications,
 };
@@ -65,7 +65,7 @@ impl Verifications<'_> {
         tenant: TenantId,
         new: NewVerification<'_>,
         key: &DataKey,
-        receipt: Option<Receipt>,
+        act: Act,
     ) -> Result<(), StoreError> {
         let NewVerification { verification, purpose } = new;
         let id = verification.id.to_string();
@@ -87,7 +87,7 @@ impl Verifications<'_> {
                 attempts::forget(connection, tenant, subject)?;
             }
             diesel::insert_into(verifications::table).values(&row).execute(connection)?;
-            complete(connection, receipt.as_ref())
+            act.complete(connection, tenant)
         });
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }

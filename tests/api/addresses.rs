@@ -16,6 +16,7 @@ use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 use velum::{
+    audit::Actor,
     auth::{Caller, Identity, Scope, Scopes},
     domain::{
         id::ApiKeyId,
@@ -57,7 +58,8 @@ async fn key_for(app: &TestApp, networks: &str) -> String {
         let body = issued.key.expose_text().as_bytes().to_vec();
         once::Answer { status: 201, location: None, body, replayed: false }
     };
-    let call = Call { key: None, keep: Keep::WithoutBody, answer: Arc::new(answer) };
+    let actor = Actor { name: identity.to_string(), request: None };
+    let call = Call { tenant, actor, key: None, keep: Keep::WithoutBody, answer: Arc::new(answer) };
     String::from_utf8(api_keys::create(flows, &caller, new, call).await.unwrap().body).unwrap()
 }
 

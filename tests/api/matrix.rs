@@ -17,7 +17,7 @@ use velum::{
         api_key::{ApiKey, Environment},
     },
     domain::{clock::Clock as _, id::TenantId},
-    flows::clients,
+    flows::{clients, erasures},
     http::openapi,
 };
 
@@ -205,7 +205,8 @@ impl Operation {
 }
 
 /// A body that an operation takes. The form of `/oauth` names no client: what counts there is not the bearer.
-fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8]) -> RequestBuilder {
+/// `subject`: somebody of the tenant.
+fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8], subject: &str) -> RequestBuilder {
     if operation.described.get("requestBody").is_none() {
         return request;
     }
@@ -220,6 +221,10 @@ fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8]) -> Requ
         }
         "POST /v1/subjects/{subject}/enrolments" | "POST /v1/subjects/{subject}/verifications" => {
             ("image/jpeg", photo.to_vec())
+        }
+        "POST /v1/erasure-requests" => json(json!({ "subject_id": subject })),
+        "POST /v1/erasure-requests/{erasure}/reject" | "POST /v1/erasure-requests/{erasure}/hold" => {
+            json(json!({ "reason": "a duty" }))
         }
         "POST /v1/api-keys" => json(json!({ "name": "another", "scopes": [] })),
         "POST /v1/api-keys/{key}/roll" => json(json!({ "overlap_s": 60 })),
@@ -331,7 +336,10 @@ impl<'a> House<'a> {
     /// The answer, without what is of this one request: its id and its path.
     async fn ask(&self, method: &Method, operation: &Operation, bearer: Option<&str>, path: &str) -> Answer {
         let client = Client { token: bearer.map(str::to_owned), ..self.admin.clone() };
-        let mut answer = client.send(body_of(operation, client.request(method.clone(), path), &self.photo)).await;
+        // Of one who may be named in a body, and erased by it.
+        let named = if operation.path == "/v1/erasure-requests" { self.admin.subject().await } else { String::new() };
+        let request = body_of(operation, client.request(method.clone(), path), &self.photo, &named);
+        let mut answer = client.send(request).await;
         let id = answer.header("x-request-id").expect("every answer has an id").to_owned();
         let instance = format!("\"instance\":\"{path}\"");
         answer.text = answer.text.replace(&id, "").replace(&instance, r#""instance":"""#);
@@ -353,7 +361,23 @@ impl<'a> House<'a> {
     }
 
     async fn new_things(&self, operation: &Operation) -> Things {
-        if operation.ids().is_empty() { Things::new() } else { things_of(&self.admin, &self.photo).await }
+        if operation.ids().is_empty() {
+            return Things::new();
+        }
+        let things = things_of(&self.admin, &self.photo).await;
+        let erasure = format!("/v1/erasure-requests/{}", things["erasure"]);
+        match operation.path.rsplit('/').next() {
+            Some("release") => {
+                self.admin.post(&format!("{erasure}/hold"), json!({ "reason": "a duty" })).await.expect(200);
+            }
+            Some("certificate") => {
+                self.admin.post_empty(&format!("{erasure}/verify")).await.expect(200);
+                let request = things["erasure"].parse().unwrap();
+                erasures::execute(self.app.running.flows(), self.tenant, request).await.unwrap();
+            }
+            _ => {}
+        }
+        things
     }
 
     async fn token(&self, role: Role) -> String {
@@ -417,7 +441,10 @@ async fn things_of(client: &Client, photo: &[u8]) -> Things {
     let consent = client.consent(&subject).await;
     let enrolment = client.enrol(&subject, photo.to_vec()).await.expect(201).id();
     let key = client.post("/v1/api-keys", json!({ "name": "a", "scopes": ["subjects"] })).await.expect(201).id();
-    let made = [("subject", subject), ("consent", consent), ("enrolment", enrolment), ("key", key)];
+    let other = json!({ "subject_id": client.subject().await });
+    let erasure = client.post("/v1/erasure-requests", other).await.expect(201).id();
+    let made =
+        [("subject", subject), ("consent", consent), ("enrolment", enrolment), ("key", key), ("erasure", erasure)];
     made.into_iter().map(|(name, id)| (name.to_owned(), id)).collect()
 }
 

@@ -26,7 +26,7 @@ fn a_consent_lives_from_grant_to_withdrawal() {
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
 
         let consent = Consent { expires_at: Some(NOW + Duration::DAY), ..consent_of(id) };
-        store.consents().insert(tenant, &consent, None).await.unwrap();
+        store.consents().insert(tenant, &consent, act()).await.unwrap();
         assert_eq!(store.consents().find(tenant, id, consent.id).await.unwrap(), consent);
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), Some(consent.clone()));
         let other: Purpose = "face_identification".parse().unwrap();
@@ -35,11 +35,10 @@ fn a_consent_lives_from_grant_to_withdrawal() {
         assert_eq!(after_expiry, None);
 
         let later = NOW + Duration::HOUR;
-        let withdrawn = store.consents().withdraw(tenant, id, consent.id, later, unrecorded).await.unwrap();
+        let withdrawn = store.consents().withdraw(tenant, id, consent.id, later, act_of).await.unwrap();
         assert_eq!((withdrawn.state(later), withdrawn.withdrawn_at), (ConsentState::Withdrawn, Some(later)));
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
-        let again =
-            store.consents().withdraw(tenant, id, consent.id, later + Duration::HOUR, unrecorded).await.unwrap();
+        let again = store.consents().withdraw(tenant, id, consent.id, later + Duration::HOUR, act_of).await.unwrap();
         assert_eq!(again, withdrawn);
         assert_eq!(store.consents().list(tenant, id).await.unwrap(), [withdrawn]);
     });
@@ -53,9 +52,9 @@ fn withdrawing_one_consent_withdraws_the_purpose_and_a_new_grant_gives_it_back()
         let (id, _) = subject(&store, tenant, "emp-0042").await;
         let (_, second) = (grant(&store, tenant, id).await, grant(&store, tenant, id).await);
         let other = Consent { purpose: "face_identification".parse().unwrap(), ..consent_of(id) };
-        store.consents().insert(tenant, &other, None).await.unwrap();
+        store.consents().insert(tenant, &other, act()).await.unwrap();
 
-        store.consents().withdraw(tenant, id, second, NOW, unrecorded).await.unwrap();
+        store.consents().withdraw(tenant, id, second, NOW, act_of).await.unwrap();
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         assert!(store.consents().active(tenant, id, &other.purpose, NOW).await.unwrap().is_some());
 
@@ -70,13 +69,13 @@ fn a_consent_needs_its_subject() {
         let store = database.store().await;
         let tenant = tenant(&store).await;
         let (id, _) = subject(&store, tenant, "emp-0042").await;
-        let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), None).await;
+        let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), act()).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
-        let missing = store.consents().withdraw(tenant, id, ConsentId::generate(), NOW, unrecorded).await;
+        let missing = store.consents().withdraw(tenant, id, ConsentId::generate(), NOW, act_of).await;
         assert!(matches!(missing, Err(StoreError::NotFound)));
         let consent = consent_of(id);
-        store.consents().insert(tenant, &consent, None).await.unwrap();
-        let twice = store.consents().insert(tenant, &consent, None).await;
+        store.consents().insert(tenant, &consent, act()).await.unwrap();
+        let twice = store.consents().insert(tenant, &consent, act()).await;
         assert!(matches!(twice, Err(StoreError::Conflict(Conflict::Id))));
     });
 }
@@ -96,7 +95,7 @@ fn nothing_is_written_without_an_active_consent() {
         ];
         for consent in [None].into_iter().chain(useless.iter().map(Some)) {
             if let Some(consent) = consent {
-                store.consents().insert(tenant, consent, None).await.unwrap();
+                store.consents().insert(tenant, consent, act()).await.unwrap();
             }
             let template = insert_template(&store, tenant, id, &key, b"template").await;
             assert!(matches!(template, Err(StoreError::NoConsent)), "{consent:?}");
@@ -134,7 +133,7 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
             while written.load(Ordering::SeqCst) < 10 {
                 tokio::task::yield_now().await;
             }
-            store.consents().withdraw(tenant, id, consent, NOW, unrecorded).await.unwrap();
+            store.consents().withdraw(tenant, id, consent, NOW, act_of).await.unwrap();
             let at_return = database.count("verifications");
             for writer in writers {
                 writer.await.unwrap();
@@ -160,7 +159,7 @@ fn a_withdrawal_waits_for_the_write_that_came_first() {
         database.wait_for_blocked(1).await;
         let withdrawal = tokio::spawn({
             let store = store.clone();
-            async move { store.consents().withdraw(tenant, id, consent, NOW, unrecorded).await }
+            async move { store.consents().withdraw(tenant, id, consent, NOW, act_of).await }
         });
         database.wait_for_blocked(2).await;
         stranger.batch_execute("COMMIT").unwrap();

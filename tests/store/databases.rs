@@ -12,15 +12,17 @@ use diesel::{
 };
 use time::{OffsetDateTime, macros::datetime};
 use velum::{
+    audit::{Action, Actor, Event, SubjectDigest},
     domain::{
         consent::{Consent, Purpose},
         decision::{Decision, FalseMatchRate},
-        id::{ConsentId, EnrolmentId, SubjectId, TenantId, VerificationId},
+        erasure::{ErasureState, Regulation},
+        id::{ConsentId, EnrolmentId, ErasureId, SubjectId, TenantId, VerificationId},
         matching::Threshold,
     },
     store::{
-        KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Receipt, Store, StoreError, TemplateKind,
-        Tenant, Verification,
+        Act, DeletedRows, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Store,
+        StoreError, TemplateKind, Tenant, Verification,
     },
     vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
 };
@@ -243,14 +245,14 @@ pub fn kind() -> TemplateKind {
 
 pub async fn tenant(store: &Store) -> TenantId {
     let tenant = Tenant { id: TenantId::generate(), name: "Example Bank".to_owned(), created_at: NOW };
-    store.tenants().create(&tenant).await.unwrap();
+    store.tenants().create(&tenant, Actor::operator()).await.unwrap();
     tenant.id
 }
 
 /// A person with a data key, known as `external_ref`.
 pub async fn subject(store: &Store, tenant: TenantId, external_ref: &str) -> (SubjectId, DataKey) {
     let (id, key) = (SubjectId::generate(), DataKey::generate().unwrap());
-    store.subjects().insert(tenant, NewSubject { id, external_ref, created_at: NOW }, &key, None).await.unwrap();
+    store.subjects().insert(tenant, NewSubject { id, external_ref, created_at: NOW }, &key, act()).await.unwrap();
     (id, key)
 }
 
@@ -268,13 +270,46 @@ pub fn consent_of(subject: SubjectId) -> Consent {
 
 pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> ConsentId {
     let consent = consent_of(subject);
-    store.consents().insert(tenant, &consent, None).await.unwrap();
+    store.consents().insert(tenant, &consent, act()).await.unwrap();
     consent.id
 }
 
-/// A withdrawal without an idempotency key.
-pub fn unrecorded(_: &Consent) -> Result<Option<Receipt>, StoreError> {
-    Ok(None)
+/// An act of the operator, without an idempotency key.
+pub fn act() -> Act {
+    Event::of(Actor::operator(), Action::SubjectCreated, "something", NOW).into()
+}
+
+/// The same as a withdrawal takes it.
+pub fn act_of(_: &Consent) -> Result<Act, StoreError> {
+    Ok(act())
+}
+
+/// A request that has begun.
+pub fn erasure_of(tenant: TenantId, subject: SubjectId) -> ErasureRequest {
+    ErasureRequest {
+        id: ErasureId::generate(),
+        tenant,
+        subject: Some(subject),
+        subject_digest: SubjectDigest([9; 32]),
+        regulation: Regulation::Gdpr,
+        state: ErasureState::InProgress,
+        reason: None,
+        received_at: NOW,
+        due_at: Regulation::Gdpr.due_at(NOW, 1),
+        verified_at: Some(NOW),
+        begun_at: Some(NOW),
+        ended_at: None,
+        removed: None,
+        certificate: None,
+    }
+}
+
+/// Removes a person as an erasure does.
+pub async fn erase(store: &Store, tenant: TenantId, subject: SubjectId) -> DeletedRows {
+    let request = erasure_of(tenant, subject);
+    store.erasures().open(&request, None, act()).await.unwrap();
+    let request = store.erasures().remove_rows(tenant, request.id, subject, act().event).await.unwrap();
+    request.removed.unwrap().rows
 }
 
 pub async fn insert_template(
@@ -287,7 +322,7 @@ pub async fn insert_template(
     let id = EnrolmentId::generate();
     let purpose = purpose();
     let new = NewTemplate { id, subject, purpose: &purpose, kind: kind(), template, created_at: NOW };
-    store.templates().insert(tenant, new, key, None).await.map(|()| id)
+    store.templates().insert(tenant, new, key, act()).await.map(|()| id)
 }
 
 pub fn verification_of(subject: SubjectId) -> Verification {
@@ -309,5 +344,5 @@ pub async fn insert_verification(
     key: &DataKey,
 ) -> Result<(), StoreError> {
     let purpose = purpose();
-    store.verifications().insert(tenant, NewVerification { verification, purpose: &purpose }, key, None).await
+    store.verifications().insert(tenant, NewVerification { verification, purpose: &purpose }, key, act()).await
 }

@@ -23,9 +23,12 @@ fn deleting_a_subject_removes_all_of_it_and_only_that() {
             subjects.push((id, key));
         }
         let (erased, _) = &subjects[0];
-        let deleted = store.subjects().delete(tenant, *erased, None).await.unwrap();
+        let request = erasure_of(tenant, *erased);
+        store.erasures().open(&request, None, act()).await.unwrap();
+        let remove = async || store.erasures().remove_rows(tenant, request.id, *erased, act().event).await;
+        let deleted = remove().await.unwrap().removed.unwrap();
         assert_eq!(
-            deleted,
+            deleted.rows,
             DeletedRows { subjects: 1, consents: 1, enrolments: 2, verifications: 1, ..DeletedRows::default() }
         );
         assert_eq!(TABLES.map(|table| database.count(table)), [1, 1, 2, 1]);
@@ -34,7 +37,7 @@ fn deleting_a_subject_removes_all_of_it_and_only_that() {
             let left = format!("SELECT {column} AS value FROM {table} WHERE {column} = '{erased}'");
             assert!(database.values(&left).is_empty(), "{table}");
         }
-        assert_eq!(store.subjects().delete(tenant, *erased, None).await.unwrap(), DeletedRows::default());
+        assert_eq!(remove().await.unwrap().removed, Some(deleted), "what was removed first stands");
         assert!(matches!(store.subjects().find(tenant, *erased).await, Err(StoreError::NotFound)));
 
         let (kept, key) = &subjects[1];
@@ -59,7 +62,7 @@ fn a_subject_deleted_under_writers_leaves_nothing_behind() {
                     tokio::spawn(async move {
                         loop {
                             let result = match writer {
-                                0 => store.consents().insert(tenant, &consent_of(id), None).await,
+                                0 => store.consents().insert(tenant, &consent_of(id), act()).await,
                                 _ => insert_verification(&store, tenant, verification_of(id), &key).await,
                             };
                             match result {
@@ -72,7 +75,7 @@ fn a_subject_deleted_under_writers_leaves_nothing_behind() {
                 })
                 .collect();
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            store.subjects().delete(tenant, id, None).await.unwrap();
+            erase(&store, tenant, id).await;
             assert_eq!(TABLES.map(|table| database.count(table)), [0; 4], "round {round}");
             for writer in writers {
                 writer.await.unwrap();
@@ -95,7 +98,7 @@ fn deleted_rows_are_gone_from_the_files_of_sqlite() {
         let piece = &sealed[100..164];
         let holds = |files: Vec<u8>| files.windows(piece.len()).any(|window| window == piece);
         assert!(holds(database.sqlite_files()));
-        store.subjects().delete(tenant, id, None).await.unwrap();
+        erase(&store, tenant, id).await;
         assert!(!holds(database.sqlite_files()));
     });
 }

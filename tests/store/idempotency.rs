@@ -3,7 +3,7 @@
 use time::Duration;
 use velum::{
     domain::id::TenantId,
-    store::{Claim, Claimed, Receipt, RecordId, Store, StoreError},
+    store::{Act, Claim, Claimed, Receipt, RecordId, Store, StoreError},
 };
 
 use crate::databases::*;
@@ -39,12 +39,12 @@ fn a_claim_that_ran_out_is_taken_over_and_its_first_holder_has_no_effect_any_mor
 
         let receipt = |claim: Claim| Receipt::bare(claim, 201, None).about(subject, &key, b"{\"id\":1}").unwrap();
         let first = consent_of(subject);
-        let lost = store.consents().insert(tenant, &first, Some(receipt(slow.clone()))).await;
+        let lost = store.consents().insert(tenant, &first, Act { receipt: Some(receipt(slow.clone())), ..act() }).await;
         assert!(matches!(lost, Err(StoreError::Conflict(_))), "{lost:?}");
         assert!(store.consents().list(tenant, subject).await.unwrap().is_empty(), "undone with its receipt");
         store.idempotency().release(slow).await.unwrap();
 
-        store.consents().insert(tenant, &first, Some(receipt(quick.clone()))).await.unwrap();
+        store.consents().insert(tenant, &first, Act { receipt: Some(receipt(quick.clone())), ..act() }).await.unwrap();
         store.idempotency().release(quick).await.unwrap();
         let Claimed::Done(done) = claim(&store, tenant, Duration::MINUTE).await else { panic!("not done") };
         assert_eq!((done.status, done.subject, done.fingerprint.as_slice()), (201, Some(subject), [1; 32].as_slice()));

@@ -8,9 +8,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod audit;
 mod consents;
 mod databases;
 mod erasure;
+mod erasures;
 mod idempotency;
 mod jobs;
 mod journal;

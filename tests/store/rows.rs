@@ -2,6 +2,7 @@
 
 use time::Duration;
 use velum::{
+    audit::Actor,
     domain::{
         decision::Decision,
         id::{ClientId, EnrolmentId, SubjectId, TenantId},
@@ -21,10 +22,13 @@ fn tenants_are_found_by_id() {
     on_each_database(|database| async move {
         let store = database.store().await;
         let tenant = Tenant { id: TenantId::generate(), name: "Example Bank".to_owned(), created_at: NOW };
-        store.tenants().create(&tenant).await.unwrap();
+        store.tenants().create(&tenant, Actor::operator()).await.unwrap();
         assert_eq!(store.tenants().find(tenant.id).await.unwrap(), tenant);
         assert_eq!(store.tenants().list().await.unwrap().as_slice(), std::slice::from_ref(&tenant));
-        assert!(matches!(store.tenants().create(&tenant).await, Err(StoreError::Conflict(Conflict::Id))));
+        assert!(matches!(
+            store.tenants().create(&tenant, Actor::operator()).await,
+            Err(StoreError::Conflict(Conflict::Id))
+        ));
         assert!(matches!(store.tenants().find(TenantId::generate()).await, Err(StoreError::NotFound)));
     });
 }
@@ -42,20 +46,24 @@ fn a_disabled_client_keeps_the_time_it_was_first_disabled() {
             scopes: vec!["subjects".to_owned(), "faces:verify".to_owned()],
             created_at: NOW,
         };
-        store.clients().create(tenant, new(id)).await.unwrap();
+        store.clients().create(tenant, new(id), Actor::operator()).await.unwrap();
         let client = store.clients().find(id).await.unwrap();
         assert_eq!((client.tenant, client.disabled_at), (tenant, None));
         assert_eq!(client.scopes, ["subjects", "faces:verify"]);
         assert_eq!(client.secret_hash, [1, 2, 3]);
         assert!(store.clients().list(tenant).await.unwrap() == [client]);
 
-        store.clients().disable(tenant, id, NOW + Duration::HOUR, NOW).await.unwrap();
-        store.clients().disable(tenant, id, NOW + Duration::HOUR, NOW + Duration::DAY).await.unwrap();
+        store.clients().disable(tenant, id, NOW + Duration::HOUR, NOW, Actor::operator()).await.unwrap();
+        store
+            .clients()
+            .disable(tenant, id, NOW + Duration::HOUR, NOW + Duration::DAY, Actor::operator())
+            .await
+            .unwrap();
         assert_eq!(store.clients().find(id).await.unwrap().disabled_at, Some(NOW));
 
-        let foreign = store.clients().disable(TenantId::generate(), id, NOW, NOW).await;
+        let foreign = store.clients().disable(TenantId::generate(), id, NOW, NOW, Actor::operator()).await;
         assert!(matches!(foreign, Err(StoreError::NotFound)));
-        let orphan = store.clients().create(TenantId::generate(), new(ClientId::generate())).await;
+        let orphan = store.clients().create(TenantId::generate(), new(ClientId::generate()), Actor::operator()).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
     });
 }
@@ -74,7 +82,7 @@ fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
             scopes: vec!["subjects".to_owned()],
             created_at: NOW,
         };
-        store.clients().create(tenant, new).await.unwrap();
+        store.clients().create(tenant, new, Actor::operator()).await.unwrap();
         assert_eq!(store.clients().find(client).await.unwrap().public_key.as_deref(), Some("PEM"));
 
         let tokens = store.tokens();
@@ -82,10 +90,13 @@ fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
         assert!(tokens.is_live("one", client).await.unwrap());
         assert!(!tokens.is_live("one", ClientId::generate()).await.unwrap(), "nobody's token");
         for _ in 0..2 {
-            tokens.revoke(token("one", NOW + Duration::MINUTE), NOW).await.unwrap();
+            tokens.revoke(tenant, token("one", NOW + Duration::MINUTE), Actor::operator(), NOW).await.unwrap();
             assert!(!tokens.is_live("one", client).await.unwrap());
         }
-        tokens.revoke(token("two", NOW + Duration::HOUR * 3), NOW + Duration::HOUR * 2).await.unwrap();
+        tokens
+            .revoke(tenant, token("two", NOW + Duration::HOUR * 3), Actor::operator(), NOW + Duration::HOUR * 2)
+            .await
+            .unwrap();
         assert_eq!(database.count("revocations"), 1, "the first has ended by itself, long ago");
         assert_eq!(tokens.revocation_version().await.unwrap(), 3);
         let seen = |rows: Vec<Revocation>| rows.into_iter().map(|row| row.member).collect::<Vec<_>>();
@@ -102,7 +113,7 @@ fn tokens_and_assertions_are_remembered_as_long_as_they_live() {
         assert!(used("three", 100).await);
         assert_eq!(database.count("used_assertions"), 1);
 
-        store.clients().disable(tenant, client, NOW + Duration::HOUR, NOW).await.unwrap();
+        store.clients().disable(tenant, client, NOW + Duration::HOUR, NOW, Actor::operator()).await.unwrap();
         assert!(!tokens.is_live("three", client).await.unwrap());
         assert_eq!(seen(tokens.revocations(3, 4).await.unwrap()), [client_member(client)]);
     });
@@ -139,7 +150,7 @@ fn an_external_reference_names_one_subject_of_a_tenant() {
         subject(&store, other, "emp-0042").await;
         let (id, key) = (SubjectId::generate(), DataKey::generate().unwrap());
         let again = NewSubject { id, external_ref: "emp-0042", created_at: NOW };
-        let refused = store.subjects().insert(one, again, &key, None).await;
+        let refused = store.subjects().insert(one, again, &key, act()).await;
         assert!(matches!(refused, Err(StoreError::Conflict(Conflict::ExternalRef))));
     });
 }
@@ -161,17 +172,18 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         assert_eq!(store.consents().active(foreign, id, &purpose(), NOW).await.unwrap(), None);
         assert!(matches!(store.consents().find(foreign, id, consent).await, Err(StoreError::NotFound)));
         assert!(matches!(
-            store.consents().withdraw(foreign, id, consent, NOW, unrecorded).await,
+            store.consents().withdraw(foreign, id, consent, NOW, act_of).await,
             Err(StoreError::NotFound)
         ));
-        assert!(matches!(store.consents().insert(foreign, &consent_of(id), None).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.consents().insert(foreign, &consent_of(id), act()).await, Err(StoreError::NotFound)));
         assert!(store.templates().list(foreign, id).await.unwrap().is_empty());
         assert!(store.templates().load(foreign, id, &kind(), &key).await.unwrap().is_empty());
-        assert!(matches!(store.templates().delete(foreign, id, template, None).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.templates().delete(foreign, id, template, act()).await, Err(StoreError::NotFound)));
         let inserted = insert_template(&store, foreign, id, &key, b"template").await;
         assert!(matches!(inserted, Err(StoreError::NotFound)));
         assert!(store.verifications().list(foreign, id, None, 10, &key).await.unwrap().items.is_empty());
-        assert_eq!(store.subjects().delete(foreign, id, None).await.unwrap(), Default::default());
+        let erasure = store.erasures().open(&erasure_of(foreign, id), None, act()).await;
+        assert!(matches!(erasure, Err(StoreError::NotFound)));
 
         assert!(store.consents().active(own, id, &purpose(), NOW).await.unwrap().is_some());
         assert_eq!(store.templates().load(own, id, &kind(), &key).await.unwrap().len(), 1);
@@ -231,8 +243,8 @@ fn templates_of_one_kind_are_opened_and_others_left_alone() {
             assert!(store.templates().load(tenant, id, &other, &key).await.unwrap().is_empty(), "{other:?}");
         }
 
-        store.templates().delete(tenant, id, first, None).await.unwrap();
-        assert!(matches!(store.templates().delete(tenant, id, first, None).await, Err(StoreError::NotFound)));
+        store.templates().delete(tenant, id, first, act()).await.unwrap();
+        assert!(matches!(store.templates().delete(tenant, id, first, act()).await, Err(StoreError::NotFound)));
         let left = store.templates().list(tenant, id).await.unwrap();
         assert_eq!(left.iter().map(|row| (row.id, row.kind.clone())).collect::<Vec<_>>(), [(second, kind())]);
     });
@@ -304,7 +316,7 @@ fn instants_are_kept_to_the_microsecond() {
         let store = database.store().await;
         for created_at in [NOW + Duration::nanoseconds(123_456_789), time::macros::datetime!(1969-07-20 20:17 UTC)] {
             let tenant = Tenant { id: TenantId::generate(), name: "Example Bank".to_owned(), created_at };
-            store.tenants().create(&tenant).await.unwrap();
+            store.tenants().create(&tenant, Actor::operator()).await.unwrap();
             let kept = store.tenants().find(tenant.id).await.unwrap().created_at;
             assert!((created_at - kept).abs() < Duration::MICROSECOND, "{created_at} {kept}");
         }

@@ -2,9 +2,11 @@
 
 pub mod account;
 pub mod api_keys;
+pub mod audit;
 pub mod consents;
 pub mod docs;
 pub mod enrolments;
+pub mod erasures;
 pub mod evidence;
 pub mod health;
 pub mod models;

@@ -3,13 +3,15 @@
 use actix_web::{HttpResponse, web::Data};
 
 use crate::{
-    domain::id::SubjectId,
+    domain::id::{ErasureId, SubjectId},
     flows::{
-        Flows, erase,
+        Flows, erasures,
+        once::Answer,
         subjects::{self, Subject},
     },
     http::{
         extract::{Caller, InPath, Json, Query},
+        handlers::erasures::location,
         idempotency::{self, Once, respond},
         problem::Problem,
         wire::{ExternalRef, NewSubjectBody, PageBody, PageQuery, SubjectBody, SubjectQuery},
@@ -59,15 +61,18 @@ pub async fn show(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>
 
 /// Remove a person with everything that is known: key, templates, consents, verifications, counters.
 ///
-/// When a store is away in the middle the answer is 503, the person can no longer be matched, and the same call
-/// finishes the work later.
+/// Opens an erasure request, or takes the open one, and carries it out before the answer; `Location` is where it stands, with
+/// its certificate. When a store is away in the middle the answer is 503, the person can no longer be matched, and the same
+/// call, or a worker, finishes the work later.
 #[utoipa::path(delete, path = "/v1/subjects/{subject}", tag = "subjects",
-    params(("subject" = String, Path)), responses((status = 204, description = "Removed.")))]
+    params(("subject" = String, Path)),
+    responses((status = 204, description = "Removed.", headers(("Location" = String)))))]
 pub async fn erase(
     caller: Caller,
     flows: Data<Flows>,
     subject: InPath<SubjectId>,
     once: Once,
 ) -> Result<HttpResponse, Problem> {
-    Ok(respond(erase::erase(&flows, caller.tenant, subject.0, once.call(idempotency::no_content)).await?))
+    let answer = |request: &ErasureId| Answer { location: Some(location(*request)), ..idempotency::no_content(&()) };
+    Ok(respond(erasures::erase(&flows, caller.tenant, subject.0, once.call(answer)).await?))
 }

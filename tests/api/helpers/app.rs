@@ -7,11 +7,11 @@ use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use velum::{
     app::{App, Running},
-    auth::{Scope, Scopes},
+    auth::{Role, Scope, Scopes},
     domain::clock::{Clock as _, ManualClock},
     flows::clients::{self, NewCredential},
     secrets,
-    settings::{PREFIX, Role, Settings},
+    settings::{self, PREFIX, Settings},
 };
 
 use super::{
@@ -80,6 +80,7 @@ impl TestApp {
             ("ONNXRUNTIME", onnxruntime(root)),
             ("DATABASE_URL", databases.main.clone()),
             ("KEYSTORE_URL", databases.keystore.clone()),
+            ("LEDGER_URL", databases.ledger.clone()),
             ("KEYHOLDER_JOURNAL_URL", databases.journal.clone()),
             ("DATABASE_POOL_SIZE", "4".to_owned()),
             ("HTTP_WORKERS", "1".to_owned()),
@@ -90,11 +91,21 @@ impl TestApp {
         let own = own.into_iter().filter(|(name, _)| !options.iter().any(|(other, _)| name == other));
         let given = options.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let variables = own.chain(given).map(|(name, value)| (OsString::from(format!("{PREFIX}{name}")), value.into()));
-        let settings = Settings::read(variables, Role::Serve).settings.unwrap_or_else(|problems| panic!("{problems}"));
+        let settings =
+            Settings::read(variables, settings::Role::Serve).settings.unwrap_or_else(|problems| panic!("{problems}"));
 
         let engine = engine::engine(&settings);
         let app = App::build_around(engine, settings, clock).await.expect("the server starts");
         app.spawn().expect("the server listens")
+    }
+
+    /// The same installation, stopped and started again; in between something happens to its databases.
+    pub async fn restarted(self, between: impl FnOnce(&Databases)) -> Self {
+        let Self { running, databases, data_dir, clock } = self;
+        running.stop(std::time::Duration::ZERO).await;
+        between(&databases);
+        let running = Self::serve(data_dir.path(), &databases, &[], Arc::clone(&clock)).await;
+        Self { running, databases, data_dir, clock }
     }
 
     /// A client of the tenant that the first start made, with every scope of an app.
@@ -108,6 +119,14 @@ impl TestApp {
         let NewCredential { client, secret } =
             clients::create(self.running.flows(), tenant, "another", Scopes::client_app()).await.unwrap();
         self.client_with(&client.to_string(), secret.expose_text(), "").await
+    }
+
+    /// The compliance officer of another tenant.
+    pub async fn foreign_officer(&self) -> Client {
+        let tenant = clients::create_tenant(self.running.flows(), "abroad").await.unwrap();
+        let scopes = Role::ComplianceOfficer.scopes();
+        let made = clients::create(self.running.flows(), tenant, "officer", scopes).await.unwrap();
+        self.client_with(&made.client.to_string(), made.secret.expose_text(), "").await
     }
 
     /// A client of another tenant that may manage its keys.
@@ -127,6 +146,19 @@ impl TestApp {
     pub async fn client_with_scope(&self, scope: &str) -> Client {
         let (id, secret) = self.credential();
         self.client_with(&id, &secret, scope).await
+    }
+
+    /// Id and secret of a new client of the first tenant.
+    pub async fn credential_of(&self, role: Role) -> (String, String) {
+        let tenants = self.databases.texts(&self.databases.main, "SELECT id AS text FROM tenants ORDER BY id");
+        let tenant = tenants[0].parse().unwrap();
+        let made = clients::create(self.running.flows(), tenant, role.as_str(), role.scopes()).await.unwrap();
+        (made.client.to_string(), made.secret.expose_text().to_owned())
+    }
+
+    pub async fn client_of(&self, role: Role) -> Client {
+        let (id, secret) = self.credential_of(role).await;
+        self.stranger().with_token(&id, &secret, "").await
     }
 
     pub fn credential(&self) -> (String, String) {

@@ -17,6 +17,7 @@ pub struct Databases {
     pub kind: Kind,
     pub main: String,
     pub keystore: String,
+    pub ledger: String,
     pub journal: String,
     /// The server's own database, from which others are made and removed.
     postgres: Option<String>,
@@ -27,8 +28,8 @@ impl Databases {
         match kind {
             Kind::Sqlite => {
                 let url = |name: &str| format!("sqlite:{}", folder.join(name).display());
-                let (main, keystore, journal) = (url("velum.db"), url("keystore.db"), url("keyholder.db"));
-                Self { kind, main, keystore, journal, postgres: None }
+                let (main, keystore, ledger) = (url("velum.db"), url("keystore.db"), url("ledger.db"));
+                Self { kind, main, keystore, ledger, journal: url("keyholder.db"), postgres: None }
             }
             Kind::Postgres => {
                 let server = postgres_url().expect("VELUM_TEST_POSTGRES_URL");
@@ -42,8 +43,8 @@ impl Databases {
                     let server = server.replacen("//velum:", "//velum_app:", 1);
                     format!("{}/{name}", server.rsplit_once('/').expect("a database in the URL").0)
                 };
-                let (main, keystore, journal) = (make("main"), make("keystore"), make("journal"));
-                Self { kind, main, keystore, journal, postgres: Some(server) }
+                let (main, keystore, ledger) = (make("main"), make("keystore"), make("ledger"));
+                Self { kind, main, keystore, ledger, journal: make("journal"), postgres: Some(server) }
             }
         }
     }
@@ -103,6 +104,40 @@ impl Databases {
         }
     }
 
+    /// A copy of a database, as a backup would be.
+    pub fn back_up(&self, url: &str) -> Backup {
+        let copy = format!("{url}_backup");
+        match &self.postgres {
+            Some(server) => {
+                let (name, copy) = (name_in(url), name_in(&copy));
+                let others = format!("datname = '{name}' AND pid <> pg_backend_pid()");
+                execute_on(server, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"));
+                execute_on(server, &format!("DROP DATABASE IF EXISTS {copy}"));
+                execute_on(server, &format!("CREATE DATABASE {copy} TEMPLATE {name} OWNER velum_app"));
+            }
+            None => sqlite(url).batch_execute(&format!("VACUUM INTO '{}'", path_in(&copy))).unwrap(),
+        }
+        Backup { url: url.to_owned(), copy }
+    }
+
+    /// Puts the copy in place of the database. Nobody may be connected.
+    pub fn restore(&self, backup: &Backup) {
+        match &self.postgres {
+            Some(server) => {
+                let (name, copy) = (name_in(&backup.url), name_in(&backup.copy));
+                execute_on(server, &format!("DROP DATABASE {name} WITH (FORCE)"));
+                execute_on(server, &format!("CREATE DATABASE {name} TEMPLATE {copy} OWNER velum_app"));
+            }
+            None => {
+                let path = path_in(&backup.url);
+                for suffix in ["-wal", "-shm"] {
+                    let _not_there = std::fs::remove_file(format!("{path}{suffix}"));
+                }
+                std::fs::copy(path_in(&backup.copy), path).unwrap();
+            }
+        }
+    }
+
     /// Holds SQLite's write lock until dropped.
     pub fn lock_main(&self) -> SqliteConnection {
         let mut connection = sqlite(&self.main);
@@ -119,12 +154,27 @@ impl Databases {
     }
 }
 
+/// A copy of one database; its file goes with the folder, its PostgreSQL database with [`Databases`].
+pub struct Backup {
+    url: String,
+    copy: String,
+}
+
+fn name_in(url: &str) -> &str {
+    url.rsplit_once('/').expect("a database in the URL").1
+}
+
+fn path_in(url: &str) -> &str {
+    url.strip_prefix("sqlite:").expect("a file")
+}
+
 impl Drop for Databases {
     fn drop(&mut self) {
         let Some(server) = &self.postgres else { return };
-        for url in [&self.main, &self.keystore, &self.journal] {
+        for url in [&self.main, &self.keystore, &self.ledger, &self.journal] {
             let name = url.rsplit_once('/').expect("a database in the URL").1;
             execute_on(server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+            execute_on(server, &format!("DROP DATABASE IF EXISTS {name}_backup WITH (FORCE)"));
         }
     }
 }

@@ -1,0 +1,8 @@
+-- One row: up to which entry of the ledger of erasures this database is known to agree with it.
+
+CREATE TABLE ledger_mark (
+    id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+    sequence INTEGER NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+INSERT INTO ledger_mark (id, sequence, hash) VALUES (1, 0, x'0000000000000000000000000000000000000000000000000000000000000000');

@@ -1,0 +1,2 @@
+DROP TABLE ledger_mark;
+DROP TABLE erasure_requests;

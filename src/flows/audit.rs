@@ -1,0 +1,115 @@
+//! The audit log: who writes in it, and who reads it.
+
+use std::{fmt, sync::Arc};
+
+use futures_util::{Stream, stream};
+
+use super::{FlowError, Flows, Page, PageRequest};
+use crate::{
+    audit::{Action, Actor, Chain, Checkpoint, Entry, Event, export},
+    auth::{
+        client_secret::Pepper,
+        evidence::{Document, EvidenceNotSigned},
+    },
+    domain::{
+        clock::Clock,
+        id::{SubjectId, TenantId},
+    },
+    store::AuditFilter,
+};
+
+/// Writes down what somebody does for a tenant.
+#[derive(Clone)]
+pub struct Scribe {
+    tenant: TenantId,
+    actor: Actor,
+    pepper: Arc<Pepper>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Scribe {
+    pub fn new(flows: &Flows, tenant: TenantId, actor: Actor) -> Self {
+        Self { tenant, actor, pepper: Arc::clone(&flows.pepper), clock: Arc::clone(&flows.clock) }
+    }
+
+    /// `object`: the id of what is made, changed or removed.
+    pub fn event(&self, action: Action, object: impl fmt::Display) -> Event {
+        Event::of(self.actor.clone(), action, object, self.clock.now())
+    }
+
+    /// Of what concerns a person.
+    pub fn event_about(&self, action: Action, subject: SubjectId, object: Option<String>) -> Event {
+        let subject = Some(self.pepper.subject_digest(self.tenant, subject));
+        Event { action, actor: self.actor.clone(), subject, object, reason: None, at: self.clock.now() }
+    }
+}
+
+/// Newest first. Of a person that was erased too, for whoever still knows the id.
+pub async fn list(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: Option<SubjectId>,
+    action: Option<Action>,
+    page: PageRequest,
+) -> Result<Page<Entry>, FlowError> {
+    let filter = AuditFilter {
+        subject: subject.map(|subject| flows.pepper.subject_digest(tenant, subject)),
+        action: action.map(|action| action.as_str().to_owned()),
+    };
+    let rows = flows.store.audit().list(tenant, filter, page.after()?, page.limit()).await?;
+    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<Entry>::cursor) })
+}
+
+/// Signed checkpoints, newest first.
+pub async fn checkpoints(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<Page<String>, FlowError> {
+    let rows = flows.store.audit().checkpoints(tenant, page.after()?, page.limit()).await?;
+    let next_cursor = rows.next.map(Page::<String>::cursor);
+    Ok(Page { items: rows.items.into_iter().map(|(_, jws)| jws).collect(), next_cursor })
+}
+
+/// Signs the log as it is now, and keeps what was signed.
+pub async fn sign(flows: &Flows, tenant: TenantId) -> Result<Signed, FlowError> {
+    let (chain, now) = (flows.store.audit().chain(tenant).await?, flows.now());
+    let checkpoint = chain.checkpoint(now);
+    let jws = signed(flows, &checkpoint).map_err(FlowError::internal)?;
+    flows.store.audit().keep_checkpoint(tenant, &checkpoint, now, jws.clone()).await?;
+    Ok(Signed { chain, jws })
+}
+
+pub struct Signed {
+    pub chain: Chain,
+    pub jws: String,
+}
+
+fn signed(flows: &Flows, checkpoint: &Checkpoint) -> Result<String, EvidenceNotSigned> {
+    flows.evidence.sign(Document::AuditCheckpoint, checkpoint, flows.now())
+}
+
+/// The whole log up to a checkpoint that is signed now, in the form of [`export`], piece by piece.
+pub async fn export(
+    flows: Arc<Flows>,
+    tenant: TenantId,
+) -> Result<impl Stream<Item = Result<Vec<u8>, FlowError>>, FlowError> {
+    let Signed { chain, jws } = sign(&flows, tenant).await?;
+    let (size, first) = (chain.size(), export::first_line(tenant));
+    let rest = stream::try_unfold((flows, 0, Some(jws)), move |(flows, last, mut jws)| async move {
+        if last == size {
+            // Once, and then no more.
+            return Ok(jws.take().map(|jws| (export::last_line(jws), (flows, last, None))));
+        }
+        let limit = (size - last).min(EXPORTED_AT_ONCE) as u32;
+        let entries = flows.store.audit().after(tenant, last, limit).await?;
+        let newest = entries.last().map(|(entry, _)| entry.sequence);
+        let newest = newest.ok_or_else(|| FlowError::internal(LogTooShort))?;
+        let lines = entries.into_iter().flat_map(|(entry, hash)| export::entry_line(entry, &hash)).collect();
+        Ok(Some((lines, (flows, newest, jws))))
+    });
+    Ok(futures_util::StreamExt::chain(stream::iter([Ok(first)]), rest))
+}
+
+/// Entries of one query.
+const EXPORTED_AT_ONCE: u64 = 1_000;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the audit log has fewer entries than its end says")]
+struct LogTooShort;

@@ -1,0 +1,161 @@
+//! The audit log: written with its act or not at all, whole whatever happens at the same time, and never changed.
+
+use std::sync::Arc;
+
+use time::Duration;
+use tokio::task::JoinSet;
+use velum::{
+    audit::{Action, Actor, Chain, Event, export},
+    domain::id::{ApiKeyId, EnrolmentId, TenantId},
+    store::{AuditFilter, Store, StoreError},
+};
+
+use crate::databases::*;
+
+#[test]
+fn an_act_and_its_entry_are_one() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (subject, _) = subject(&store, tenant, "somebody").await;
+        let before = store.audit().chain(tenant).await.unwrap().size();
+        let consent = consent_of(subject);
+        store.consents().insert(tenant, &consent, act()).await.unwrap();
+        assert_eq!(store.audit().chain(tenant).await.unwrap().size(), before + 1);
+
+        // The act fails: no entry.
+        assert!(store.consents().insert(tenant, &consent, act()).await.is_err());
+        let nothing = store.templates().delete(tenant, subject, EnrolmentId::generate(), act()).await;
+        assert!(matches!(nothing, Err(StoreError::NotFound)));
+        assert_eq!(store.audit().chain(tenant).await.unwrap().size(), before + 1);
+
+        // The entry cannot be written: no act.
+        database.execute("DELETE FROM audit_heads").unwrap();
+        assert!(store.consents().insert(tenant, &consent_of(subject), act()).await.is_err());
+        assert_eq!(store.consents().list(tenant, subject).await.unwrap(), [consent]);
+    });
+}
+
+#[test]
+fn what_changes_nothing_leaves_no_entry() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (subject, _) = subject(&store, tenant, "somebody").await;
+        let consent = grant(&store, tenant, subject).await;
+        for _ in 0..3 {
+            store.consents().withdraw(tenant, subject, consent, NOW, act_of).await.unwrap();
+        }
+        // The tenant, the person, the consent, the first withdrawal.
+        assert_eq!(store.audit().chain(tenant).await.unwrap().size(), 4);
+    });
+}
+
+#[test]
+fn many_writers_at_once_and_clocks_that_jump_leave_the_log_whole() {
+    on_each_database(|database| async move {
+        let store = Arc::new(database.store().await);
+        let (tenant, other) = (tenant(&store).await, tenant(&store).await);
+        let mut writers = JoinSet::new();
+        for writer in 0..8 {
+            let store = Arc::clone(&store);
+            writers.spawn(async move {
+                for step in 0..20 {
+                    let at = NOW + Duration::hours((writer * 7 + step * 5) % 11 - 5);
+                    let event = Event::of(Actor::service(), Action::ApiKeyCreated, ApiKeyId::generate(), at);
+                    store.audit().append(tenant, event).await.unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+        let file = exported(&store, tenant).await;
+        let signed = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
+        assert_eq!(signed.size, 161);
+        assert_eq!(export::verify(file.as_slice(), |_| Some(signed.clone())).unwrap(), signed);
+        assert_eq!(store.audit().chain(other).await.unwrap().size(), 1, "a log for each tenant");
+    });
+}
+
+/// As a file, the signature left out.
+async fn exported(store: &Store, tenant: TenantId) -> Vec<u8> {
+    let mut file = export::first_line(tenant);
+    let mut last = 0;
+    loop {
+        let entries = store.audit().after(tenant, last, 50).await.unwrap();
+        let Some((newest, _)) = entries.last() else { break };
+        last = newest.sequence;
+        file.extend(entries.into_iter().flat_map(|(entry, hash)| export::entry_line(entry, &hash)));
+    }
+    file.extend(export::last_line(String::new()));
+    file
+}
+
+#[test]
+fn entries_cannot_be_changed_or_removed_and_one_that_was_shows() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        for _ in 0..4 {
+            subject(&store, tenant, &ApiKeyId::generate().to_string()).await;
+        }
+        for change in ["UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_events WHERE sequence = 3"] {
+            let refused = database.execute(change).unwrap_err().to_string();
+            assert!(refused.contains("append-only"), "{refused}");
+        }
+        // Whoever owns the tables can do away with that. The chain stays.
+        let unlocked = match database.kind {
+            Kind::Postgres => "DROP TRIGGER audit_events_append_only ON audit_events",
+            Kind::Sqlite => "DROP TRIGGER audit_events_no_update",
+        };
+        database.execute(unlocked).unwrap();
+        database.execute("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3").unwrap();
+        let signed = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
+        let file = exported(&store, tenant).await;
+        let fault = export::verify(file.as_slice(), |_| Some(signed)).unwrap_err();
+        assert!(matches!(fault, export::Fault::Broken { line: 4 }), "{fault}");
+    });
+}
+
+#[test]
+fn a_log_is_read_newest_first_by_person_and_by_act() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (tenant, foreign) = (tenant(&store).await, tenant(&store).await);
+        let digest = velum::audit::SubjectDigest([7; 32]);
+        for _ in 0..3 {
+            let event = Event { subject: Some(digest), ..act().event };
+            store.audit().append(tenant, event).await.unwrap();
+        }
+        store.audit().append(tenant, Event { action: Action::ClientDisabled, ..act().event }).await.unwrap();
+        let list = async |filter: AuditFilter, before| {
+            let page = store.audit().list(tenant, filter, before, 2).await.unwrap();
+            (page.items.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), page.next)
+        };
+        let about = || AuditFilter { subject: Some(digest), action: None };
+        assert_eq!(list(AuditFilter::default(), None).await, (vec![5, 4], Some(4)));
+        assert_eq!(list(about(), None).await, (vec![4, 3], Some(3)));
+        assert_eq!(list(about(), Some(3)).await, (vec![2], None));
+        let disabled = AuditFilter { subject: None, action: Some("client.disabled".to_owned()) };
+        assert_eq!(list(disabled, None).await, (vec![5], None));
+        let none = store.audit().list(foreign, about(), None, 9).await.unwrap();
+        assert!(none.items.is_empty());
+    });
+}
+
+#[test]
+fn checkpoints_are_kept_as_they_were_signed_first() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let mut chain: Chain = store.audit().chain(tenant).await.unwrap();
+        for jws in ["first", "second"] {
+            store.audit().keep_checkpoint(tenant, &chain.checkpoint(NOW), NOW, jws.to_owned()).await.unwrap();
+        }
+        store.audit().append(tenant, act().event).await.unwrap();
+        chain = store.audit().chain(tenant).await.unwrap();
+        store.audit().keep_checkpoint(tenant, &chain.checkpoint(NOW), NOW, "third".to_owned()).await.unwrap();
+        let kept = store.audit().checkpoints(tenant, None, 9).await.unwrap().items;
+        assert_eq!(kept, [(2, "third".to_owned()), (1, "first".to_owned())]);
+        assert!(store.audit().checkpoints(TenantId::generate(), None, 9).await.unwrap().items.is_empty());
+    });
+}
