@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A text that is not an identifier of the expected kind.
@@ -69,6 +70,31 @@ ids! {
     RequestId = "req";
 }
 
+impl VerificationId {
+    /// A fresh id that says it was made at that moment.
+    pub fn generate_at(at: OffsetDateTime) -> Self {
+        let mut random = [0; 10];
+        random.copy_from_slice(&Uuid::now_v7().as_bytes()[6..]);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis(at), &random).into_uuid())
+    }
+
+    /// When it says it was made, to the millisecond; `None` for an id of another version.
+    pub fn made_at(self) -> Option<OffsetDateTime> {
+        let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
+        let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
+        at.replace_nanosecond(nanoseconds).ok()
+    }
+
+    /// Sorts, as text, after every id made before that moment and before every other.
+    pub fn text_at(at: OffsetDateTime) -> String {
+        format!("{}_{:012x}", Self::PREFIX, millis(at))
+    }
+}
+
+fn millis(at: OffsetDateTime) -> u64 {
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
+
 /// Only the canonical form is an id: one id has one spelling, so that it can be compared and logged as text.
 fn parse(prefix: &'static str, text: &str) -> Result<Uuid, InvalidId> {
     let digits = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
@@ -97,6 +123,19 @@ mod tests {
         assert!(text[..text.len() - 1].parse::<SubjectId>().is_err());
         assert!("sub_".parse::<SubjectId>().is_err());
         assert!("".parse::<SubjectId>().is_err());
+    }
+
+    #[test]
+    fn a_verification_says_when_it_was_made() {
+        use time::{Duration, macros::datetime};
+        let at = datetime!(2026-11-20 12:00:00.123 UTC);
+        let id = VerificationId::generate_at(at);
+        assert_eq!(id.made_at(), Some(at));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_ne!(id, VerificationId::generate_at(at));
+        assert!(VerificationId::text_at(at) < id.to_string());
+        assert!(id.to_string() < VerificationId::text_at(at + Duration::MILLISECOND));
+        assert_eq!("ver_00000000000040008000000000000000".parse::<VerificationId>().unwrap().made_at(), None);
     }
 
     #[test]

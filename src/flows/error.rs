@@ -155,8 +155,8 @@ impl From<KeyholderError> for FlowError {
             }
             // Erased while the verification was on its way.
             KeyholderError::Forgotten => Self::NotFound,
-            // Not the keyholder that this edge was set up with: for a caller the same as none.
-            KeyholderError::Forbidden | KeyholderError::WrongKey => {
+            // Not the keyholder that this edge was set up with, or one with another idea of time: for a caller the same as none.
+            KeyholderError::Forbidden | KeyholderError::WrongKey | KeyholderError::Untimely => {
                 tracing::error!(code = error.code(), "the keyholder does not serve this edge");
                 Self::KeyholderAway { retry_after_s: KeyholderError::RETRY_AFTER_S }
             }

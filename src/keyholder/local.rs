@@ -149,6 +149,7 @@ impl LocalKeyholder {
 fn not_admitted(refusal: JournalError) -> KeyholderError {
     match refusal {
         JournalError::AlreadyOpened => KeyholderError::AlreadyOpened,
+        JournalError::Untimely => KeyholderError::Untimely,
         JournalError::Forgotten => KeyholderError::Forgotten,
         JournalError::BudgetSpent { scope, retry_after_s } => KeyholderError::BudgetSpent { scope, retry_after_s },
         JournalError::Store(error) => journal_failed(error),

@@ -85,6 +85,8 @@ pub enum KeyholderError {
     Unavailable { retry_after_s: u64 },
     #[error("this verification has been opened before")]
     AlreadyOpened,
+    #[error("this verification's id was not made about now, by the keyholder's clock")]
+    Untimely,
     #[error("the {} budget of decisions is spent until the next UTC day", scope.as_str())]
     BudgetSpent { scope: BudgetScope, retry_after_s: u64 },
     #[error("this subject was erased")]
@@ -109,6 +111,7 @@ impl KeyholderError {
         match self {
             Self::Unavailable { .. } => "keyholder_unavailable",
             Self::AlreadyOpened => "verification_already_opened",
+            Self::Untimely => "verification_untimely",
             Self::BudgetSpent { .. } => "decision_budget_spent",
             Self::Forgotten => "subject_forgotten",
             Self::WrongKey => "keyholder_wrong_key",
@@ -121,7 +124,12 @@ impl KeyholderError {
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::Unavailable { retry_after_s } | Self::BudgetSpent { retry_after_s, .. } => Some(*retry_after_s),
-            Self::AlreadyOpened | Self::Forgotten | Self::WrongKey | Self::Malformed | Self::Forbidden => None,
+            Self::AlreadyOpened
+            | Self::Untimely
+            | Self::Forgotten
+            | Self::WrongKey
+            | Self::Malformed
+            | Self::Forbidden => None,
         }
     }
 }

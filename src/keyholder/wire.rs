@@ -111,7 +111,7 @@ impl From<&KeyholderError> for Problem {
             KeyholderError::Forbidden => 403,
             KeyholderError::AlreadyOpened => 409,
             KeyholderError::Forgotten => 410,
-            KeyholderError::WrongKey => 422,
+            KeyholderError::WrongKey | KeyholderError::Untimely => 422,
             KeyholderError::BudgetSpent { .. } => 429,
             KeyholderError::Unavailable { .. } => 503,
         };
@@ -132,6 +132,7 @@ impl Problem {
             KeyholderError::Malformed,
             KeyholderError::Forbidden,
             KeyholderError::AlreadyOpened,
+            KeyholderError::Untimely,
             KeyholderError::Forgotten,
             KeyholderError::WrongKey,
         ];
@@ -148,6 +149,7 @@ mod tests {
         for error in [
             KeyholderError::Unavailable { retry_after_s: 7 },
             KeyholderError::AlreadyOpened,
+            KeyholderError::Untimely,
             KeyholderError::Forgotten,
             KeyholderError::BudgetSpent { scope: BudgetScope::Subject, retry_after_s: 1 },
             KeyholderError::BudgetSpent { scope: BudgetScope::Tenant, retry_after_s: 2 },

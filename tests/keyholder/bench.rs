@@ -228,7 +228,12 @@ impl Person {
     }
 
     pub fn asks(self, decisions: Vec<EncryptedDecision>) -> OpenRequest {
-        OpenRequest { verification: VerificationId::generate(), tenant: self.tenant, subject: self.subject, decisions }
+        OpenRequest {
+            verification: VerificationId::generate_at(NOW),
+            tenant: self.tenant,
+            subject: self.subject,
+            decisions,
+        }
     }
 
     pub fn asks_once(self) -> OpenRequest {

@@ -327,7 +327,7 @@ pub async fn insert_template(
 
 pub fn verification_of(subject: SubjectId) -> Verification {
     Verification {
-        id: VerificationId::generate(),
+        id: VerificationId::generate_at(NOW),
         subject,
         model: kind().model,
         false_match_rate: FalseMatchRate::E4,

@@ -16,7 +16,7 @@ const CALLER: &str = "sha256:edge-1";
 const GENEROUS: Budgets = Budgets { per_subject: 1_000, per_tenant: 1_000, per_day: 1_000 };
 
 fn opening(tenant: TenantId, subject: SubjectId) -> Opening {
-    Opening { verification: VerificationId::generate(), tenant, subject, caller: CALLER.to_owned() }
+    Opening { verification: VerificationId::generate_at(NOW), tenant, subject, caller: CALLER.to_owned() }
 }
 
 fn somebody() -> Opening {
@@ -218,4 +218,48 @@ fn a_changed_removed_or_reordered_line_breaks_the_chain_where_it_stood() {
             assert_eq!(journal.verify_chain().await.unwrap(), Chain::BrokenAt { sequence }, "{damage}");
         });
     }
+}
+
+#[test]
+fn an_id_is_forgotten_only_when_its_own_time_makes_it_stale() {
+    on_each_database(|database| async move {
+        let journal = database.journal().await;
+        let at = |made_at| Opening { verification: VerificationId::generate_at(made_at), ..somebody() };
+        let (week, instant) = (Duration::days(7), Duration::MILLISECOND);
+        for made_at in [NOW - week, NOW + week] {
+            journal.admit(at(made_at), GENEROUS, NOW).await.unwrap();
+        }
+        for made_at in [NOW - week - instant, NOW + week + instant, NOW - Duration::days(400)] {
+            let refused = journal.admit(at(made_at), GENEROUS, NOW).await;
+            assert!(matches!(refused, Err(JournalError::Untimely)), "{refused:?}");
+        }
+        let of_another_version = "ver_00000000000040008000000000000000".parse().unwrap();
+        let refused = journal.admit(Opening { verification: of_another_version, ..somebody() }, GENEROUS, NOW).await;
+        assert!(matches!(refused, Err(JournalError::Untimely)));
+
+        // More than one opening forgets at once.
+        let early = at(NOW);
+        journal.admit(early.clone(), GENEROUS, NOW).await.unwrap();
+        let many = (0..150).map(|_| {
+            let id = VerificationId::generate_at(NOW);
+            format!("INSERT INTO opened_verifications (verification_id, opened_at) VALUES ('{id}', 0)")
+        });
+        database.execute(&many.collect::<Vec<_>>().join("; ")).unwrap();
+        let later = NOW + Duration::days(9);
+        let ids = || database.count("opened_verifications");
+        assert_eq!(ids(), 153);
+        journal.admit(at(later), GENEROUS, later).await.unwrap();
+        assert_eq!(ids(), 153 + 1 - 1, "none of that day yet: they are as old as may be");
+        let later = later + instant;
+        journal.admit(at(later), GENEROUS, later).await.unwrap();
+        assert_eq!(ids(), 153 + 1 - 100);
+        journal.admit(at(later), GENEROUS, later).await.unwrap();
+        assert_eq!(ids(), 4, "the one that lay ahead, and the last three");
+
+        // Forgotten, and still not fresh: neither now nor with a clock that was set back by a day.
+        for now in [later, later - Duration::DAY] {
+            let again = journal.admit(early.clone(), GENEROUS, now).await;
+            assert!(matches!(again, Err(JournalError::Untimely)), "{again:?}");
+        }
+    });
 }

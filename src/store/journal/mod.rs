@@ -4,6 +4,9 @@
 //! and that no budget is spent, notes both, and writes an audit line; a refusal writes its line too. Every transaction
 //! takes the head of the audit chain first, so they run one after the other and no budget can be overdrawn in between.
 //!
+//! An id is remembered for [`REMEMBERED`]. Ids say when they were made (UUIDv7), and one that says it was longer ago than
+//! [`FRESH`], or that it will be, is refused: so an id that was forgotten is not taken for a fresh one.
+//!
 //! A subject appears here only as a digest of its id; `forget` removes its counters and refuses it from then on (were the
 //! counters merely reset, a hostile edge could call `forget` to get a fresh budget).
 
@@ -11,7 +14,7 @@ mod audit;
 
 use diesel::prelude::*;
 use sha2::{Digest, Sha256};
-use time::{OffsetDateTime, Time};
+use time::{Duration, OffsetDateTime, Time};
 
 pub use self::audit::{AuditEvent, AuditLine, Chain};
 use super::{
@@ -23,6 +26,13 @@ use super::{
     schema::journal::{budget_counters, forgotten_subjects, opened_verifications},
 };
 use crate::domain::id::{SubjectId, TenantId, VerificationId};
+
+/// How far an id's own time may be from ours: more than clocks are apart, and than any request takes.
+const FRESH: Duration = Duration::days(7);
+/// Longer than `FRESH`, by as much as the clock may be set back without an id being taken twice.
+const REMEMBERED: Duration = Duration::days(9);
+/// Ids that are forgotten with one opening, so that no opening takes long, whatever was left behind.
+const FORGOTTEN_AT_ONCE: i64 = 100;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +80,8 @@ impl BudgetScope {
 pub enum JournalError {
     #[error("this verification was opened before")]
     AlreadyOpened,
+    #[error("this verification's id was not made about now")]
+    Untimely,
     #[error("this subject was erased")]
     Forgotten,
     /// Seconds until the next UTC midnight, when budgets start anew.
@@ -109,6 +121,7 @@ impl KeyholderJournal {
         });
         verdict.await?.map_err(|refusal| match refusal {
             Refusal::AlreadyOpened => JournalError::AlreadyOpened,
+            Refusal::Untimely => JournalError::Untimely,
             Refusal::Forgotten => JournalError::Forgotten,
             Refusal::Spent(scope) => JournalError::BudgetSpent { scope, retry_after_s: until_midnight_s(now) },
         })
@@ -167,7 +180,7 @@ impl KeyholderJournal {
     /// write, and writes nothing.
     pub async fn ready(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         let nobody = Opening {
-            verification: VerificationId::generate(),
+            verification: VerificationId::generate_at(now),
             tenant: TenantId::generate(),
             subject: SubjectId::generate(),
             caller: String::new(),
@@ -201,6 +214,7 @@ pub fn subject_digest(tenant: TenantId, subject: SubjectId) -> [u8; 32] {
 
 enum Refusal {
     AlreadyOpened,
+    Untimely,
     Forgotten,
     Spent(BudgetScope),
 }
@@ -209,6 +223,7 @@ impl Refusal {
     fn reason(&self) -> &'static str {
         match self {
             Self::AlreadyOpened => "already_opened",
+            Self::Untimely => "verification_untimely",
             Self::Forgotten => "subject_forgotten",
             Self::Spent(BudgetScope::Subject) => "subject_budget_spent",
             Self::Spent(BudgetScope::Tenant) => "tenant_budget_spent",
@@ -223,6 +238,9 @@ fn judge(
     budgets: &Budgets,
     now: OffsetDateTime,
 ) -> Result<Result<(), Refusal>, StoreError> {
+    if !opening.verification.made_at().is_some_and(|made_at| (made_at - now).abs() <= FRESH) {
+        return Ok(Err(Refusal::Untimely));
+    }
     let used: i64 = opened_verifications::table
         .filter(opened_verifications::verification_id.eq(opening.verification.to_string()))
         .count()
@@ -267,10 +285,24 @@ fn spend(connection: &mut AnyConnection, opening: &Opening, now: OffsetDateTime)
             diesel::insert_into(budget_counters::table).values(row).execute(connection)?;
         }
     }
+    forget_old_ids(connection, now)?;
     // Yesterday's stay, in case the clock is set back a little.
     let stale = budget_counters::table.filter(budget_counters::day.lt(day(now) - 1));
     diesel::delete(stale).execute(connection)?;
     Ok(())
+}
+
+/// An id that lies ahead is remembered until its own time has passed for as long.
+fn forget_old_ids(connection: &mut AnyConnection, now: OffsetDateTime) -> Result<(), StoreError> {
+    let old: Vec<String> = opened_verifications::table
+        .filter(opened_verifications::verification_id.lt(VerificationId::text_at(now - REMEMBERED)))
+        .order(opened_verifications::verification_id)
+        .limit(FORGOTTEN_AT_ONCE)
+        .select(opened_verifications::verification_id)
+        .load(connection)?;
+    let Some(newest) = old.last() else { return Ok(()) };
+    let old = opened_verifications::table.filter(opened_verifications::verification_id.le(newest));
+    Ok(diesel::delete(old).execute(connection).map(drop)?)
 }
 
 /// The counters that one opening draws on.
