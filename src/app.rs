@@ -27,11 +27,11 @@ use crate::{
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::keys::{EvaluationKey, PublicKey},
-    flows::{self, Flows, addresses::AddressKeys, compute::Compute, uploads::Uploads},
+    flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, uploads::Uploads},
     http::{self, address::TrustedProxies, listener::Listening, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError, Signs},
-    settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings},
+    settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings, WorkerPlace},
     store::{Database, ErasureLedger, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
 };
@@ -46,6 +46,8 @@ const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// How soon a new period of the key for addresses is noticed.
 const ADDRESS_KEY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long jobs at work may go on in a process that was told to stop.
+const JOBS_PATIENCE: Duration = Duration::from_secs(5);
 /// Of our answers, which are short, in the kernel's hands. The largest of the documentation page takes several rounds.
 const UNREAD_BYTES_MAX: usize = 128 * 1024;
 
@@ -76,6 +78,8 @@ pub enum StartError {
     DevelopmentClient(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the compute pool cannot start its threads")]
     Compute(#[source] io::Error),
+    #[error("the program cannot be told when to stop")]
+    Signals(#[source] io::Error),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
 }
@@ -121,6 +125,7 @@ pub struct App {
     secrets_dir: PathBuf,
     /// Not where the one token key is a setting.
     token_keys_rotate: bool,
+    worker: WorkerPlace,
 }
 
 impl App {
@@ -133,33 +138,37 @@ impl App {
         Self::build_around(engine, settings, clock).await
     }
 
-    /// The same around an engine that is loaded already: several servers of one process share it.
-    pub async fn build_around(engine: Engine, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let development = prepare(&settings, &*clock)?;
+    /// Everything behind the door, for a server or for a worker.
+    async fn assemble(
+        engine: Engine,
+        settings: &Settings,
+        development: Option<&DevelopmentTls>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Flows, StartError> {
         let secrets = Secrets::read(&settings.secrets)?;
         let storage = &settings.storage;
         let store = Store::connect(storage.database.expose_text(), storage.pool_size, secrets.blind_index).await;
-        let store = ready("main", &settings, store, Store::database).await?;
+        let store = ready("main", settings, store, Store::database).await?;
         let keystore =
             KeyStore::connect(storage.keystore.expose_text(), storage.pool_size, secrets.key_encryption_keys).await;
-        let keystore = ready("keystore", &settings, keystore, KeyStore::database).await?;
+        let keystore = ready("keystore", settings, keystore, KeyStore::database).await?;
         let ledger = ErasureLedger::connect(storage.ledger.expose_text(), storage.pool_size).await;
-        let ledger = ready("ledger", &settings, ledger, ErasureLedger::database).await?;
+        let ledger = ready("ledger", settings, ledger, ErasureLedger::database).await?;
         let address_keys = AddressKeys::load(&keystore, settings.server.address_key_period, clock.now()).await;
         let address_keys = address_keys.map_err(|source| StartError::Database { name: "keystore", source })?;
-        let keyholder = keyholder(&settings, development.as_ref(), &engine, &clock).await?;
+        let keyholder = keyholder(settings, development, &engine, &clock).await?;
         let compute = Compute::start(settings.compute.workers, settings.compute.queue).map_err(StartError::Compute)?;
 
-        let flows = Flows::new(flows::Parts {
+        Ok(Flows::new(flows::Parts {
             store,
-            cache: cache(&settings)?,
+            cache: cache(settings)?,
             keystore,
             ledger,
             keyholder,
             faces: engine.faces,
             public_key: engine.public_key,
             evaluation_key: engine.evaluation_key,
-            tokens: Tokens::new(secrets.signing_keys, settings.tokens, Arc::clone(&clock)),
+            tokens: Tokens::new(secrets.signing_keys, settings.tokens.clone(), Arc::clone(&clock)),
             evidence: secrets.evidence_keys,
             pepper: secrets.pepper,
             address_keys,
@@ -174,7 +183,14 @@ impl App {
             quota_per_day: settings.limits.quota_per_day,
             attempt_rule: settings.limits.attempt_rule,
             erasure_policy: settings.erasure_policy,
-        });
+            retention: settings.retention,
+        }))
+    }
+
+    /// The same around an engine that is loaded already: several servers of one process share it.
+    pub async fn build_around(engine: Engine, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let development = prepare(&settings, &*clock)?;
+        let flows = Self::assemble(engine, &settings, development.as_ref(), clock).await?;
         if settings.mode == Mode::Embedded {
             ensure_development_client(&flows, &settings.data_dir).await?;
         }
@@ -183,7 +199,8 @@ impl App {
         let authority = development.filter(|_| settings.server.tls.is_none()).map(|made| made.authority);
         let (secrets_dir, token_keys_rotate) = (settings.secrets.dir, settings.secrets.jwt_signing_key.is_none());
         let (flows, draining) = (Data::new(flows), Draining::default());
-        Ok(Self { flows, draining, server: settings.server, tls, authority, secrets_dir, token_keys_rotate })
+        let worker = settings.worker;
+        Ok(Self { flows, draining, server: settings.server, tls, authority, secrets_dir, token_keys_rotate, worker })
     }
 
     pub fn flows(&self) -> &Flows {
@@ -194,13 +211,7 @@ impl App {
     pub async fn run(self) -> Result<(), StartError> {
         let stop_timeout = self.server.stop_timeout;
         let running = self.spawn()?;
-        let unsupported = |source| StartError::Listen { address: running.address, source };
-        let mut terminate = signal(SignalKind::terminate()).map_err(unsupported)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(unsupported)?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        told_to_stop().await?;
         tracing::info!(event = "stopping", "told to stop; requests in progress are finished");
         running.stop(NOTICE.min(stop_timeout)).await;
         tracing::info!(event = "stopped", "stopped");
@@ -218,6 +229,7 @@ impl App {
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
         let Self { flows, draining, authority, secrets_dir, token_keys_rotate, .. } = self;
+        let worker = (self.worker == WorkerPlace::Embedded).then(|| Worker::start(flows.clone().into_inner()));
         let mut beside =
             vec![tokio::spawn(keep_counters(flows.clone())), tokio::spawn(renew_address_key(flows.clone()))];
         if flows.cache().revocations().is_some() {
@@ -227,7 +239,7 @@ impl App {
             beside.push(tokio::spawn(renew_signing_keys(Signs::Tokens, secrets_dir.clone(), flows.clone())));
         }
         beside.push(tokio::spawn(renew_signing_keys(Signs::Evidence, secrets_dir, flows.clone())));
-        Ok(Running { address, authority, metrics, flows, draining, handle, task: tokio::spawn(server), beside })
+        Ok(Running { address, authority, metrics, flows, draining, handle, task: tokio::spawn(server), beside, worker })
     }
 }
 
@@ -243,6 +255,7 @@ pub struct Running {
     task: JoinHandle<io::Result<()>>,
     /// What goes on beside the requests, as long as there are any.
     beside: Vec<JoinHandle<()>>,
+    worker: Option<Worker>,
 }
 
 impl Drop for Running {
@@ -259,9 +272,18 @@ impl Running {
     /// First says that it is not ready any more, and `notice` later takes no new connection; then finishes what it has.
     pub async fn stop(mut self, notice: Duration) {
         self.draining.begin();
-        sleep(notice).await;
-        self.handle.stop(true).await;
-        let _ended = (&mut self.task).await;
+        let worker = self.worker.take();
+        let jobs = async {
+            if let Some(worker) = worker {
+                worker.stop(JOBS_PATIENCE).await;
+            }
+        };
+        let requests = async {
+            sleep(notice).await;
+            self.handle.stop(true).await;
+            let _ended = (&mut self.task).await;
+        };
+        tokio::join!(jobs, requests);
         if let Some(metrics) = &self.metrics {
             metrics.handle.stop(true).await;
         }
@@ -271,6 +293,37 @@ impl Running {
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().map(|metrics| metrics.address)
     }
+}
+
+/// `velum worker`: carries out jobs until SIGTERM or SIGINT, and serves nobody but Prometheus.
+pub async fn work(settings: Settings, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+    let development = prepare(&settings, &*clock)?;
+    Secrets::read(&settings.secrets)?;
+    let engine = Engine::load(&settings)?;
+    let flows = Data::new(App::assemble(engine, &settings, development.as_ref(), clock).await?);
+    let metrics = settings.server.metrics_listen.map(|listen| Metrics::spawn(listen, &flows)).transpose()?;
+    tokio::spawn(renew_signing_keys(Signs::Evidence, settings.secrets.dir, flows.clone()));
+    let worker = Worker::start(flows.into_inner());
+    tracing::info!(event = "working", "the worker waits for jobs");
+    told_to_stop().await?;
+    tracing::info!(event = "stopping", "told to stop; jobs at work are finished or given back");
+    worker.stop(settings.server.stop_timeout).await;
+    if let Some(metrics) = &metrics {
+        metrics.handle.stop(true).await;
+    }
+    tracing::info!(event = "stopped", "stopped");
+    Ok(())
+}
+
+/// Returns at SIGTERM or SIGINT.
+async fn told_to_stop() -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 /// What Prometheus scrapes, beside the API: it answers to the end, so that a stop can be watched.

@@ -24,6 +24,9 @@ const STAGE_DURATION: &str = "velum_stage_duration_seconds";
 const COMPUTE_PLACES_TAKEN: &str = "velum_compute_places_taken";
 const COMPUTE_PLACES_MAX: &str = "velum_compute_places_max";
 const UPLOAD_BYTES_TAKEN: &str = "velum_upload_bytes_taken";
+const JOB_RUNS: &str = "velum_job_runs_total";
+const JOBS: &str = "velum_jobs";
+const JOBS_OLDEST_DUE_AGE: &str = "velum_jobs_oldest_due_age_seconds";
 const DEPENDENCY_UP: &str = "velum_dependency_up";
 const BUILD_INFO: &str = "velum_build_info";
 
@@ -44,6 +47,9 @@ const FIGURES: &[(&str, Kind, &str)] = &[
     (COMPUTE_PLACES_TAKEN, Kind::Gauge, "Places of the compute pool in use, waiting work included."),
     (COMPUTE_PLACES_MAX, Kind::Gauge, "Places of the compute pool."),
     (UPLOAD_BYTES_TAKEN, Kind::Gauge, "Memory spoken for by images on their way in."),
+    (JOB_RUNS, Kind::Counter, "Jobs that this process carried out, by kind and outcome."),
+    (JOBS, Kind::Gauge, "Jobs of the queue by state: due, later, dead."),
+    (JOBS_OLDEST_DUE_AGE, Kind::Gauge, "How long the oldest due job has been due."),
     (DEPENDENCY_UP, Kind::Gauge, "1 where a dependency answers, 0 where it does not."),
     (BUILD_INFO, Kind::Gauge, "Always 1; the version stands in its label."),
 ];
@@ -248,6 +254,33 @@ impl Stage {
         self.took(started.elapsed());
         done
     }
+}
+
+/// How one run of a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobOutcome {
+    Done,
+    /// To be tried again.
+    Failed,
+    /// Given up.
+    Dead,
+}
+
+pub fn job(kind: &'static str, outcome: JobOutcome) {
+    let outcome = match outcome {
+        JobOutcome::Done => "done",
+        JobOutcome::Failed => "failed",
+        JobOutcome::Dead => "dead",
+    };
+    counter!(JOB_RUNS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// The queue at this moment.
+pub fn jobs(due: i64, later: i64, dead: i64, oldest_due_age_s: f64) {
+    for (state, jobs) in [("due", due), ("later", later), ("dead", dead)] {
+        gauge!(JOBS, "state" => state).set(jobs as f64);
+    }
+    gauge!(JOBS_OLDEST_DUE_AGE).set(oldest_due_age_s);
 }
 
 pub fn dependency(name: &'static str, up: bool) {

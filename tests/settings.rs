@@ -76,6 +76,25 @@ fn a_misspelt_setting_is_refused_with_the_right_name() {
 }
 
 #[test]
+fn what_is_kept_has_an_end_that_no_setting_puts_off_for_ever() {
+    let named = |name: &str, days: &str| complaints(read(&[(&format!("VELUM_RETENTION_{name}_DAYS"), days)]));
+    for (name, least, most) in [
+        ("UNUSED_TEMPLATES", 1, 1_095),
+        ("TEMPLATES_WITHOUT_CONSENT", 0, 1_095),
+        ("ENDED_CONSENTS", 365, 3_650),
+        ("VERIFICATIONS", 1, 3_650),
+        ("USAGE", 31, 3_650),
+    ] {
+        for days in [least, most] {
+            assert_eq!(named(name, &days.to_string()), [""; 0], "{name}");
+        }
+        for days in [least - 1, most + 1] {
+            assert_eq!(named(name, &days.to_string()), [format!("VELUM_RETENTION_{name}_DAYS")], "{days}");
+        }
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let mut found = complaints(read(&[
         ("VELUM_MODE", "prod"),
@@ -87,6 +106,7 @@ fn all_problems_are_told_at_once() {
         ("VELUM_EMBEDDER", "dlib-resnet29-v1+0a1b2c3d"),
         ("VELUM_KEYHOLDER", "http://keyholder"),
         ("VELUM_DATABASE_URL", "mysql://db/velum"),
+        ("VELUM_WORKER", "elsewhere"),
         ("VELUM_NONSENSE", ""),
     ]));
     found.sort();
@@ -103,6 +123,7 @@ fn all_problems_are_told_at_once() {
             "VELUM_MODE",
             "VELUM_NONSENSE",
             "VELUM_TOKEN_LIFETIME_S",
+            "VELUM_WORKER",
         ]
     );
 }
@@ -408,6 +429,15 @@ mod production {
         for issuer in ["http://velum.example", "velum.example", "https://velum.example/", "https://velum.example?x"] {
             assert!(House::new().with("VELUM_ISSUER", issuer).complaints().contains(&"VELUM_ISSUER".to_owned()));
         }
+    }
+
+    #[test]
+    fn a_worker_needs_what_a_server_needs_behind_its_door() {
+        let bare = complaints(read_as(Role::Worker, &[("VELUM_MODE", "production")]));
+        for name in ["ISSUER", "SECRETS_DIR", "FHE_DIR", "DATABASE_URL", "KEYSTORE_URL", "KEYHOLDER"] {
+            assert!(bare.contains(&format!("VELUM_{name}")), "{name}: {bare:?}");
+        }
+        assert!(!bare.iter().any(|name| name.starts_with("VELUM_TLS_")), "{bare:?}");
     }
 
     #[test]

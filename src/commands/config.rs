@@ -27,6 +27,7 @@ pub enum Command {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Program {
     Serve,
+    Worker,
     Keyholder,
 }
 
@@ -34,6 +35,7 @@ impl Program {
     fn role(self) -> Role {
         match self {
             Self::Serve => Role::Serve,
+            Self::Worker => Role::Worker,
             Self::Keyholder => Role::Keyholder,
         }
     }
@@ -50,7 +52,7 @@ fn check(program: Program) -> Result<(), Failure> {
     let settings = Settings::from_environment(program.role()).map_err(Failure::settings)?;
     let mut problems = Vec::new();
     match program {
-        Program::Serve => check_serve(&settings, &mut problems),
+        Program::Serve | Program::Worker => check_serve(&settings, &mut problems),
         Program::Keyholder => check_keyholder(&settings, &mut problems),
     }
     if !problems.is_empty() {

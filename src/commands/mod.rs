@@ -10,6 +10,7 @@ mod erasures;
 mod evaluate;
 mod failure;
 mod healthcheck;
+mod jobs;
 mod journal;
 mod keyholder;
 mod keys;
@@ -18,14 +19,20 @@ mod migrate;
 mod models;
 mod openapi;
 mod progress;
+mod retention;
 mod serve;
+mod worker;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use self::failure::Failure;
-use crate::settings::{Role, Settings};
+use crate::{
+    secrets::Secrets,
+    settings::{Role, Settings},
+    store::{Store, StoreError},
+};
 
 /// Face matching that keeps embeddings encrypted.
 ///
@@ -44,6 +51,14 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or setting
 enum Command {
     /// Serve the API over HTTPS
     Serve,
+    /// Carry out jobs (retention and whatever else is done later) in a process of their own, beside `serve`
+    Worker,
+    /// Look at the jobs that wait, and bring back those that were given up
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// Look at what has been kept long enough, or delete it now
+    #[command(subcommand)]
+    Retention(retention::Command),
     /// Hold the secret keys in a process of their own and open decisions for `serve`, over mutual TLS
     Keyholder,
     /// Read and check what the keyholder wrote down
@@ -110,6 +125,9 @@ fn silence_onnxruntime() {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve => serve::run().await,
+        Command::Worker => worker::run().await,
+        Command::Jobs(command) => jobs::run(command).await,
+        Command::Retention(command) => retention::run(command).await,
         Command::Keyholder => keyholder::run().await,
         Command::Journal(command) => journal::run(command).await,
         Command::Migrate(arguments) => migrate::run(arguments).await,
@@ -131,6 +149,20 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
 /// The settings of this process, or every problem with them.
 fn settings(role: Role) -> Result<Settings, Failure> {
     Settings::from_environment(role).map_err(Failure::settings)
+}
+
+/// The main database, for a command beside the running program; with the schema of this one.
+async fn open_store(settings: &Settings) -> Result<Store, Failure> {
+    let failed = |error: StoreError| Failure::because("the main database", error);
+    let url = &settings.storage.database;
+    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
+        return Err(Failure::plain(format!("there is no database at {}", path.display())));
+    }
+    let blind_index =
+        Secrets::read(&settings.secrets).map_err(|error| Failure::because("the keys", error))?.blind_index;
+    let store = Store::connect(url.expose_text(), 1, blind_index).await.map_err(failed)?;
+    store.database().check_schema().await.map_err(failed)?;
+    Ok(store)
 }
 
 #[cfg(test)]

@@ -10,5 +10,6 @@ pub mod id;
 pub mod job;
 pub mod matching;
 pub mod network;
+pub mod retention;
 pub mod revocation;
 pub mod usage;

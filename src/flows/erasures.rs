@@ -58,6 +58,7 @@ pub async fn open(
         let act = Act { receipt: attempt.receipt(&request), ..act };
         let job = new.verified.then(|| job(&request, now));
         flows.store.erasures().open(&request, job, act).await?;
+        flows.wake_worker();
         Ok(request)
     })
     .await
@@ -260,7 +261,9 @@ pub async fn decide(
         let job = (to == ErasureState::Verified).then(|| job(&request, now));
         let attempt = std::sync::Arc::clone(attempt);
         let act = move |request: &ErasureRequest| Ok(Act { event, receipt: attempt.receipt(request) });
-        Ok(flows.store.erasures().step(tenant, id, Step { to, reason, at: now }, job, act).await?)
+        let request = flows.store.erasures().step(tenant, id, Step { to, reason, at: now }, job, act).await?;
+        flows.wake_worker();
+        Ok(request)
     })
     .await
 }

@@ -80,6 +80,11 @@ pub async fn measure(flows: &Flows) {
     for (name, health) in check(flows).await {
         measure::dependency(name, health == Health::Well);
     }
+    let now = flows.now();
+    if let Ok(Ok(backlog)) = timeout(PATIENCE, flows.store.jobs().backlog(now)).await {
+        let waits_since = backlog.oldest_due_at.unwrap_or(now);
+        measure::jobs(backlog.due, backlog.later, backlog.dead, (now - waits_since).as_seconds_f64());
+    }
     let compute = &flows.compute;
     measure::load(compute.places_taken(), compute.places_max(), flows.uploads.bytes_taken());
 }

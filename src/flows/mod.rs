@@ -21,9 +21,11 @@ mod faces;
 pub mod health;
 pub mod incoming;
 pub mod ledger;
+pub mod jobs;
 pub mod once;
 pub mod page;
 pub mod quality;
+pub mod retention;
 pub mod revocations;
 pub mod subjects;
 pub mod tokens;
@@ -34,6 +36,7 @@ pub mod verify;
 use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Notify;
 
 use self::{addresses::AddressKeys, compute::Compute, faces::Faces, uploads::Uploads};
 pub use self::{
@@ -49,6 +52,7 @@ use crate::{
         decision::FalseMatchRate,
         erasure::Regulation,
         matching::{MatchSpec, Threshold},
+        retention::RetentionSchedule,
     },
     face::FacePipeline,
     fhe::{
@@ -85,6 +89,7 @@ pub struct Parts {
     /// Enrolments and verifications of a tenant that has no quota of its own.
     pub quota_per_day: u32,
     pub attempt_rule: AttemptRule,
+    pub retention: RetentionSchedule,
     pub erasure_policy: ErasurePolicy,
 }
 
@@ -121,6 +126,9 @@ pub struct Flows {
     quota_per_day: u32,
     attempt_rule: AttemptRule,
     erasure_policy: ErasurePolicy,
+    retention: RetentionSchedule,
+    /// Told when a job was queued in this process.
+    queued: Notify,
 }
 
 impl Flows {
@@ -147,6 +155,8 @@ impl Flows {
             quota_per_day: parts.quota_per_day,
             attempt_rule: parts.attempt_rule,
             erasure_policy: parts.erasure_policy,
+            retention: parts.retention,
+            queued: Notify::new(),
         }
     }
 

@@ -27,7 +27,7 @@ use actix_web::{
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, subjects,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies, subjects,
         verifications,
     },
     problem::Problem,
@@ -112,6 +112,7 @@ routes! {
     "/v1/audit/checkpoints"                     Needs(Scope::AuditRead),    GET audit::checkpoints;
     "/v1/audit/export"                          Needs(Scope::AuditRead),    GET audit::export;
     "/v1/models"                                AnyToken,                   GET models::list;
+    "/v1/policies/retention"                    Open,                       GET policies::retention;
     "/v1/me"                                    AnyToken,                   GET account::me;
     "/v1/usage"                                 AnyToken,                   GET account::usage;
     "/v1/history"                               AnyToken,                   GET account::history;

@@ -21,7 +21,7 @@ use super::{
     access::Access,
     extract::PathName as _,
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, subjects,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies, subjects,
         verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
@@ -67,6 +67,7 @@ use crate::{
         (name = "audit", description = "What was done, by whom and to whom, in an order that cannot be changed unseen."),
         (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
+        (name = "policies", description = "What everybody may know."),
         (name = "health", description = "For probes and proxies."),
         (name = "docs", description = "This document.")
     )

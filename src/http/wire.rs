@@ -23,6 +23,7 @@ use crate::{
         decision::{Decision, FalseMatchRate},
         matching::MatchSpec,
         network::{Network, Networks},
+        retention::{RecordKind, RetentionSchedule},
     },
     flows::{
         self, Page, PageRequest,
@@ -894,6 +895,45 @@ impl From<HistoryEntry> for HistoryBody {
 }
 
 /// How much your tenant holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RetentionBody {
+    /// What is kept for a time. Everything else goes with the person or the tenant it belongs to.
+    pub records: Vec<RetainedBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RetainedBody {
+    #[schema(example = "unused_templates")]
+    pub record: &'static str,
+    /// The purpose that it serves; absent for what serves the running of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "face_verification")]
+    pub purpose: Option<String>,
+    /// ISO 8601; deleted within a day after it.
+    #[schema(example = "P1095D")]
+    pub kept_for: String,
+    #[schema(example = "the person's last enrolment or verification")]
+    pub counted_from: &'static str,
+}
+
+impl From<&RetentionSchedule> for RetentionBody {
+    fn from(schedule: &RetentionSchedule) -> Self {
+        let body = |kind: RecordKind| RetainedBody {
+            record: kind.as_str(),
+            purpose: kind.purpose().map(|purpose| purpose.to_string()),
+            kept_for: iso_8601(schedule.kept(kind)),
+            counted_from: kind.counted_from(),
+        };
+        Self { records: RecordKind::ALL.map(body).into() }
+    }
+}
+
+/// Whole days where it is days, else seconds.
+fn iso_8601(duration: time::Duration) -> String {
+    let seconds = duration.whole_seconds();
+    if seconds % 86_400 == 0 { format!("P{}D", seconds / 86_400) } else { format!("PT{seconds}S") }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StatsBody {
     pub subjects: i64,

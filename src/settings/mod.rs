@@ -30,7 +30,10 @@ pub use self::{
 use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
     cache::{Rate, Rates},
-    domain::{attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks},
+    domain::{
+        attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks,
+        retention::RetentionSchedule,
+    },
     flows::ErasurePolicy,
     http::cors::WebOrigin,
     keyholder::{Budgets, DEFAULT_BUDGETS},
@@ -65,6 +68,7 @@ impl FromStr for Mode {
 pub enum Role {
     Serve,
     Keyholder,
+    Worker,
     /// A command of the operator: migrate, keys, clients, models.
     Tool,
 }
@@ -82,6 +86,27 @@ impl SecretText {
     }
 }
 
+/// Which process carries out jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerPlace {
+    /// `velum serve`, beside its requests.
+    Embedded,
+    /// `velum worker` alone.
+    Separate,
+}
+
+impl FromStr for WorkerPlace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            "separate" => Ok(Self::Separate),
+            _ => Err(()),
+        }
+    }
+}
+
 pub struct Settings {
     pub mode: Mode,
     /// Where everything lies that has no place of its own.
@@ -94,6 +119,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     pub limits: LimitSettings,
     pub erasure_policy: ErasurePolicy,
+    pub worker: WorkerPlace,
+    pub retention: RetentionSchedule,
     pub keyholder: KeyholderSettings,
     pub keyholder_server: KeyholderServerSettings,
     pub face: FaceSettings,
@@ -335,6 +362,8 @@ impl Settings {
                 0..=90,
             ) as i64),
         };
+        let worker = reader.value("WORKER", "`embedded` or `separate`", "embedded");
+        let retention = retention(reader);
         let keyholder_server = KeyholderServerSettings {
             listen: reader.value("KEYHOLDER_LISTEN", "an address and port such as 127.0.0.1:8444", "127.0.0.1:8444"),
             identity: identity(reader, "KEYHOLDER"),
@@ -377,6 +406,8 @@ impl Settings {
             cache,
             limits,
             erasure_policy,
+            worker,
+            retention,
             keyholder_server,
             face,
             compute,
@@ -470,6 +501,22 @@ fn fingerprints(reader: &mut Reader) -> Vec<Fingerprint> {
 fn rate(reader: &mut Reader, name: &str, default: u32) -> Rate {
     let requests = reader.number(name, "requests a minute from 1 to 10000000", default.into(), 1..=10_000_000) as u32;
     Rate::per_minute(requests).unwrap_or(Rate::ONE)
+}
+
+/// The longest a template may lie unused is what BIPA, section 15(a), allows: three years.
+fn retention(reader: &mut Reader) -> RetentionSchedule {
+    const THREE_YEARS: u64 = 3 * 365;
+    let mut days = |name: &str, expected: &'static str, default: u64, least: u64, most: u64| {
+        let days = reader.number(&format!("RETENTION_{name}_DAYS"), expected, default, least..=most);
+        time::Duration::days(days as i64)
+    };
+    RetentionSchedule {
+        unused_templates: days("UNUSED_TEMPLATES", "1 to 1095 days", THREE_YEARS, 1, THREE_YEARS),
+        templates_without_consent: days("TEMPLATES_WITHOUT_CONSENT", "0 to 1095 days", 30, 0, THREE_YEARS),
+        ended_consents: days("ENDED_CONSENTS", "365 to 3650 days", THREE_YEARS, 365, 3_650),
+        verifications: days("VERIFICATIONS", "1 to 3650 days", 365, 1, 3_650),
+        usage_days: days("USAGE", "31 to 3650 days", 400, 31, 3_650),
+    }
 }
 
 fn cors_origins(reader: &mut Reader, mode: Mode) -> Vec<WebOrigin> {

@@ -35,15 +35,10 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
         Role::Serve => {
             identity_given(reader, "TLS");
             not_self_made(certificate(&settings.server.tls), "TLS_CERTIFICATE_FILE", reader);
-            issuer(settings, reader);
-            folder(settings, &settings.secrets.dir, "SECRETS_DIR", reader);
-            folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
-            database(&settings.storage.database, "DATABASE_URL", sqlite_allowed, reader);
-            database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
-            database(&settings.storage.ledger, "LEDGER_URL", sqlite_allowed, reader);
-            keyholder(settings, local_keyholder_allowed, reader);
+            edge(settings, sqlite_allowed, local_keyholder_allowed, reader);
             redis(settings, reader);
         }
+        Role::Worker => edge(settings, sqlite_allowed, local_keyholder_allowed, reader),
         Role::Keyholder => {
             identity_given(reader, "KEYHOLDER");
             not_self_made(certificate(&settings.keyholder_server.identity), "KEYHOLDER_CERTIFICATE_FILE", reader);
@@ -56,6 +51,17 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
         }
         Role::Tool => {}
     }
+}
+
+/// What a server and its worker have in common.
+fn edge(settings: &Settings, sqlite_allowed: bool, local_keyholder_allowed: bool, reader: &mut Reader) {
+    issuer(settings, reader);
+    folder(settings, &settings.secrets.dir, "SECRETS_DIR", reader);
+    folder(settings, &settings.secrets.fhe_dir, "FHE_DIR", reader);
+    database(&settings.storage.database, "DATABASE_URL", sqlite_allowed, reader);
+    database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
+    database(&settings.storage.ledger, "LEDGER_URL", sqlite_allowed, reader);
+    keyholder(settings, local_keyholder_allowed, reader);
 }
 
 /// In every mode: a key store inside the main database would be in its backups, and a journal beside it within reach of the

@@ -32,6 +32,7 @@ pub mod keystore;
 mod ledger;
 mod migrations;
 mod page;
+mod retention;
 pub mod schema;
 mod subjects;
 mod templates;
@@ -59,6 +60,7 @@ pub use self::{
     keystore::KeyStore,
     ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
     page::{PAGE_ROWS_MAX, Page},
+    retention::Retention,
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
     tenants::{Tenant, Tenants},
@@ -146,6 +148,10 @@ impl Store {
 
     pub fn jobs(&self) -> Jobs<'_> {
         Jobs { pool: self.pool() }
+    }
+
+    pub fn retention(&self) -> Retention<'_> {
+        Retention { pool: self.pool() }
     }
 
     pub fn subjects(&self) -> Subjects<'_> {

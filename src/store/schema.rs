@@ -124,6 +124,7 @@ pub mod main {
             external_ref -> Binary,
             external_ref_index -> Binary,
             created_at -> BigInt,
+            last_used_at -> Nullable<BigInt>,
         }
     }
     diesel::table! {

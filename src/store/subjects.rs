@@ -64,6 +64,7 @@ struct Row {
     external_ref: Vec<u8>,
     external_ref_index: Vec<u8>,
     created_at: i64,
+    last_used_at: Option<i64>,
 }
 
 impl Subjects<'_> {
@@ -80,6 +81,7 @@ impl Subjects<'_> {
             external_ref_index: self.index(tenant, new.external_ref),
             tenant_id: tenant.to_string(),
             created_at: micros(new.created_at),
+            last_used_at: None,
             id,
         };
         let inserted = self.pool.write(tenant, move |connection| {
@@ -170,6 +172,19 @@ pub(super) fn lock(connection: &mut AnyConnection, tenant: TenantId, id: Subject
         subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
     let locked = diesel::update(own).set(subjects::created_at.eq(subjects::created_at)).execute(connection)?;
     if locked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+/// Notes inside a writing transaction that the person was enrolled or verified.
+pub(super) fn used(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    id: SubjectId,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let own =
+        subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
+    diesel::update(own).set(subjects::last_used_at.eq(micros(now))).execute(connection)?;
+    Ok(())
 }
 
 fn place(id: &str) -> Place<'_> {

@@ -12,6 +12,7 @@ use super::{
     consents::lock_active,
     error::{Conflict, StoreError},
     schema::main::enrolments,
+    subjects::used,
 };
 use crate::{
     domain::{
@@ -120,6 +121,7 @@ impl Templates<'_> {
             if same_kind >= TEMPLATES_PER_SUBJECT_MAX as i64 {
                 return Err(StoreError::Conflict(Conflict::TooManyTemplates));
             }
+            used(connection, tenant, subject, now)?;
             diesel::insert_into(enrolments::table).values(&row).execute(connection)?;
             act.complete(connection, tenant)
         });

@@ -12,6 +12,7 @@ use super::{
     error::{Conflict, StoreError},
     page::{Page, rows_to_load},
     schema::main::verifications,
+    subjects::used,
 };
 use crate::{
     domain::{
@@ -83,6 +84,7 @@ impl Verifications<'_> {
         let is_match = verification.decision.is_match();
         let inserted = self.pool.write(tenant, move |connection| {
             lock_active(connection, tenant, subject, &purpose, now)?;
+            used(connection, tenant, subject, now)?;
             if is_match {
                 attempts::forget(connection, tenant, subject)?;
             }

@@ -17,6 +17,7 @@ mod erase;
 mod erasures;
 mod hostile;
 mod idempotency;
+mod jobs;
 mod limits;
 mod matrix;
 mod metrics;

@@ -7,7 +7,8 @@ use velum::measure;
 use super::helpers::{Kind, TestApp, photos, scrape};
 
 /// Every label there may be. None of them can name a person, a tenant, a client or an address.
-const LABELS: [&str; 8] = ["method", "route", "status", "outcome", "stage", "dependency", "version", "le"];
+const LABELS: [&str; 10] =
+    ["method", "route", "status", "outcome", "stage", "dependency", "version", "le", "kind", "state"];
 
 async fn measured() -> TestApp {
     TestApp::spawn(Kind::Sqlite, &[("METRICS_LISTEN", "127.0.0.1:0")]).await
@@ -51,6 +52,10 @@ async fn what_is_measured_says_what_happened_and_never_to_whom() {
         (r#"velum_stage_duration_seconds_count{stage="face"}"#, 3.0),
         (r#"velum_stage_duration_seconds_count{stage="decide"}"#, 1.0),
         (r#"velum_dependency_up{dependency="keyholder"}"#, 1.0),
+        // The daily one.
+        (r#"velum_jobs{state="later"}"#, 1.0),
+        (r#"velum_jobs{state="dead"}"#, 0.0),
+        ("velum_jobs_oldest_due_age_seconds", 0.0),
         (
             r#"velum_http_request_duration_seconds_count{method="POST",route="/v1/subjects/{subject}/enrolments",status="403"}"#,
             1.0,

@@ -19,5 +19,6 @@ mod journal;
 mod keys;
 mod migrations;
 mod outages;
+mod retention;
 mod row_security;
 mod rows;

@@ -11,5 +11,6 @@ pub mod evidence;
 pub mod health;
 pub mod models;
 pub mod oauth;
+pub mod policies;
 pub mod subjects;
 pub mod verifications;

@@ -1,0 +1,266 @@
+//! The worker: leases jobs that are due and carries them out, a few at a time, in whichever process comes first.
+//!
+//! A handler may be begun again at any moment after a crash, so each can be repeated. What a worker has to say about a job whose
+//! lease it lost counts for nothing (`store::Jobs`), and the handler is let go as soon as that is known.
+
+use std::{sync::Arc, time::Duration};
+
+use time::{OffsetDateTime, Time};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{interval, sleep, timeout},
+};
+
+use super::{FlowError, Flows, erasures, retention};
+use crate::{
+    domain::job::{ATTEMPTS_MAX, JobKind, delay_after},
+    measure::{self, JobOutcome},
+    store::{Conflict, Lease, LeasedJob, NewJob, StoreError},
+};
+
+/// Jobs at work in one process.
+const AT_ONCE: usize = 4;
+/// How soon a job is noticed that another process queued. Of one of its own it is told ([`Flows::wake_worker`]).
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a worker that says nothing is believed to be alive.
+const LEASE: time::Duration = time::Duration::seconds(30);
+/// Two of these may be missed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often it is made sure that the daily job waits for its time.
+const DAILY_INTERVAL: Duration = Duration::from_secs(60);
+/// When the daily job is due, UTC.
+const DAILY_AT: Time = time::macros::time!(02:00);
+
+/// What becomes of a job that went well.
+enum Next {
+    Done,
+    /// To be done again then.
+    Again(OffsetDateTime),
+}
+
+async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
+    match job.kind {
+        JobKind::Erasure => {
+            let request = job.payload["request"].as_str().and_then(|text| text.parse().ok());
+            let (Some(tenant), Some(request)) = (job.tenant, request) else {
+                return Err(FlowError::internal(UnreadableJob));
+            };
+            erasures::execute(flows, tenant, request).await?;
+            Ok(Next::Done)
+        }
+        JobKind::Retention => {
+            retention::run(flows).await?;
+            Ok(Next::Again(next_daily(flows.now())))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a job does not say what it is about")]
+struct UnreadableJob;
+
+/// The daily job is one row that is put off from day to day: whoever starts first makes it, and two processes have one.
+async fn ensure_daily(flows: &Flows) -> Result<(), StoreError> {
+    let now = flows.now();
+    let job = NewJob {
+        kind: JobKind::Retention,
+        tenant: None,
+        payload: serde_json::json!({}),
+        unique_key: Some("daily".to_owned()),
+        due_at: next_daily(now),
+        created_at: now,
+    };
+    flows.store.jobs().enqueue(job).await
+}
+
+fn next_daily(now: OffsetDateTime) -> OffsetDateTime {
+    let today = now.replace_time(DAILY_AT);
+    if today > now { today } else { today + time::Duration::DAY }
+}
+
+/// Carries out jobs beside the caller, until it is stopped or dropped.
+pub struct Worker {
+    told: watch::Sender<Told>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Work,
+    /// Begin nothing more.
+    Finish,
+    /// Give back what is not finished.
+    Leave,
+}
+
+impl Worker {
+    pub fn start(flows: Arc<Flows>) -> Self {
+        let (told, listening) = watch::channel(Told::Work);
+        Self { told, task: tokio::spawn(work(flows, listening)) }
+    }
+
+    /// Begins nothing more, waits `patience` for what is at work, and gives the rest back to whoever comes next.
+    pub async fn stop(mut self, patience: Duration) {
+        /// For a word to the database. Where it is away the leases run out by themselves.
+        const GIVE_BACK: Duration = Duration::from_secs(2);
+        self.told.send_replace(Told::Finish);
+        if timeout(patience, &mut self.task).await.is_err() {
+            self.told.send_replace(Told::Leave);
+            let _runs_out = timeout(GIVE_BACK, &mut self.task).await;
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn work(flows: Arc<Flows>, mut told: watch::Receiver<Told>) {
+    let mut at_work = JoinSet::new();
+    let mut daily = interval(DAILY_INTERVAL);
+    let mut queue = Queue { away: false };
+    while *told.borrow() == Told::Work {
+        for job in queue.lease(&flows, AT_ONCE - at_work.len()).await {
+            at_work.spawn(carry_out(Arc::clone(&flows), job, told.clone()));
+        }
+        tokio::select! {
+            _ = told.changed() => {}
+            _ = daily.tick() => queue.note(ensure_daily(&flows).await),
+            Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
+            () = flows.queued.notified(), if at_work.len() < AT_ONCE => {}
+            () = sleep(LOOK_INTERVAL) => {}
+        }
+    }
+    while at_work.join_next().await.is_some() {}
+}
+
+/// Says once that the queue cannot be asked, and once that it can again.
+struct Queue {
+    away: bool,
+}
+
+impl Queue {
+    async fn lease(&mut self, flows: &Flows, places: usize) -> Vec<LeasedJob> {
+        if places == 0 {
+            return Vec::new();
+        }
+        let now = flows.now();
+        let leased = flows.store.jobs().lease(now, now + LEASE, places as u32).await;
+        let (jobs, outcome) = leased.map_or_else(|error| (Vec::new(), Err(error)), |jobs| (jobs, Ok(())));
+        self.note(outcome);
+        jobs
+    }
+
+    fn note(&mut self, outcome: Result<(), StoreError>) {
+        match &outcome {
+            Err(error) if !self.away => {
+                tracing::warn!(event = "queue_away", error = error as &dyn std::error::Error, "no jobs can be had");
+            }
+            Ok(()) if self.away => tracing::info!(event = "queue_back", "jobs can be had again"),
+            Ok(()) | Err(_) => {}
+        }
+        self.away = outcome.is_err();
+    }
+}
+
+async fn carry_out(flows: Arc<Flows>, job: LeasedJob, mut told: watch::Receiver<Told>) {
+    let id = job.lease.job();
+    let said = tokio::select! {
+        outcome = handle(&flows, &job) => conclude(&flows, &job, outcome).await,
+        lost = keep(&flows, &job.lease) => Err(lost),
+        () = must_leave(&mut told) => flows.store.jobs().give_back(&job.lease).await,
+    };
+    match said {
+        Ok(()) => {}
+        Err(StoreError::Conflict(Conflict::LeaseLost)) => {
+            tracing::warn!(event = "job_lost", job = %id, kind = %job.kind, "another worker has this job by now");
+        }
+        // What was done is done again when the lease has run out.
+        Err(error) => tracing::warn!(
+            event = "job_not_concluded", job = %id, kind = %job.kind, error = &error as &dyn std::error::Error,
+            "the end of a job could not be written down"
+        ),
+    }
+}
+
+async fn must_leave(told: &mut watch::Receiver<Told>) {
+    // Nobody is there to say so any more: the process is at its end.
+    let _or_alone = told.wait_for(|told| *told == Told::Leave).await;
+}
+
+/// Prolongs a lease for as long as it is waited for; returns when it is lost.
+async fn keep(flows: &Flows, lease: &Lease) -> StoreError {
+    loop {
+        sleep(HEARTBEAT).await;
+        match flows.store.jobs().prolong(lease, flows.now() + LEASE).await {
+            Err(lost @ StoreError::Conflict(_)) => return lost,
+            // Perhaps the next time; else it runs out.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+async fn conclude(flows: &Flows, job: &LeasedJob, outcome: Result<Next, FlowError>) -> Result<(), StoreError> {
+    let (jobs, now) = (flows.store.jobs(), flows.now());
+    let error = match outcome {
+        Ok(Next::Done) => {
+            measure::job(job.kind.as_str(), JobOutcome::Done);
+            return jobs.finish(job.lease.clone()).await;
+        }
+        Ok(Next::Again(due_at)) => {
+            measure::job(job.kind.as_str(), JobOutcome::Done);
+            return jobs.put_off(&job.lease, due_at).await;
+        }
+        Err(error) => error,
+    };
+    let retry_at = (job.attempt < ATTEMPTS_MAX).then(|| now + delay_after(job.attempt, chance()));
+    measure::job(job.kind.as_str(), if retry_at.is_some() { JobOutcome::Failed } else { JobOutcome::Dead });
+    tracing::error!(
+        event = "job_failed", job = %job.lease.job(), kind = %job.kind, attempt = job.attempt, dead = retry_at.is_none(),
+        error = &error as &dyn std::error::Error, "a job failed"
+    );
+    jobs.fail(&job.lease, code(&error), retry_at, now).await
+}
+
+/// What the operator's list says.
+fn code(error: &FlowError) -> &'static str {
+    match error {
+        FlowError::StoreAway(_) => "store_away",
+        FlowError::KeyholderAway { .. } => "keyholder_away",
+        _ => "failed",
+    }
+}
+
+/// From 0 to 1. Where the system has no randomness to give, everything is tried a little later.
+fn chance() -> f64 {
+    let mut byte = [0];
+    getrandom::fill(&mut byte).map_or(0.0, |()| f64::from(byte[0]) / 255.0)
+}
+
+impl Flows {
+    /// A job was queued: who waits for one in this process looks at once.
+    pub fn wake_worker(&self) {
+        self.queued.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn the_daily_job_is_due_at_the_next_two_o_clock() {
+        for (now, due) in [
+            (datetime!(2026-11-20 01:59:59 UTC), datetime!(2026-11-20 02:00 UTC)),
+            (datetime!(2026-11-20 02:00 UTC), datetime!(2026-11-21 02:00 UTC)),
+            (datetime!(2026-12-31 12:00 UTC), datetime!(2027-01-01 02:00 UTC)),
+        ] {
+            assert_eq!(next_daily(now), due);
+        }
+    }
+}

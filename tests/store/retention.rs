@@ -1,0 +1,213 @@
+//! What is kept long enough goes to the instant, is announced before, and nothing else goes with it.
+
+use time::{Duration, OffsetDateTime};
+use velum::{
+    domain::{
+        id::{ClientId, SubjectId, TenantId},
+        retention::{RecordKind, RetentionSchedule},
+        usage::Operation,
+    },
+    flows::retention::{Counts, delete, report},
+    store::{NewClient, Store, TokenRef, Verification},
+    vault::DataKey,
+};
+
+use crate::databases::*;
+
+const SCHEDULE: RetentionSchedule = RetentionSchedule {
+    unused_templates: Duration::days(1_095),
+    templates_without_consent: Duration::days(30),
+    ended_consents: Duration::days(1_000),
+    verifications: Duration::days(365),
+    usage_days: Duration::days(400),
+};
+const INSTANT: Duration = Duration::microseconds(1);
+
+/// What would go at that moment, kinds without any left out.
+async fn announced(store: &Store, now: OffsetDateTime) -> Vec<(RecordKind, u64)> {
+    some(report(store, &SCHEDULE, now).await.unwrap())
+}
+
+/// What then goes: exactly that.
+async fn gone(store: &Store, now: OffsetDateTime) -> Vec<(RecordKind, u64)> {
+    let before = announced(store, now).await;
+    assert_eq!(some(delete(store, &SCHEDULE, now).await.unwrap()), before);
+    assert_eq!(announced(store, now).await, []);
+    before
+}
+
+fn some(counts: Counts) -> Vec<(RecordKind, u64)> {
+    assert_eq!(counts.len(), RecordKind::ALL.len());
+    counts.into_iter().filter(|(_, rows)| *rows > 0).collect()
+}
+
+/// A person who consented and has a template.
+async fn enrolled(store: &Store, tenant: TenantId, name: &str) -> (SubjectId, DataKey) {
+    let (subject, key) = subject(store, tenant, name).await;
+    grant(store, tenant, subject).await;
+    insert_template(store, tenant, subject, &key, b"template").await.unwrap();
+    (subject, key)
+}
+
+async fn verify(store: &Store, tenant: TenantId, subject: SubjectId, key: &DataKey, at: OffsetDateTime) {
+    let verification = Verification { created_at: at, ..verification_of(subject) };
+    insert_verification(store, tenant, verification, key).await.unwrap();
+}
+
+#[test]
+fn a_template_goes_three_years_after_the_last_use_even_though_the_record_of_that_use_went_before() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (one, other) = (tenant(&store).await, tenant(&store).await);
+        let (used, key) = enrolled(&store, one, "used").await;
+        enrolled(&store, one, "unused").await;
+        enrolled(&store, other, "unused as well").await;
+        let last_used = NOW + Duration::days(700);
+        verify(&store, one, used, &key, last_used).await;
+
+        let end = NOW + SCHEDULE.unused_templates;
+        assert_eq!(gone(&store, end - INSTANT).await, [(RecordKind::Verifications, 1)]);
+        assert_eq!(gone(&store, end).await, [(RecordKind::UnusedTemplates, 2)]);
+        assert_eq!(store.templates().list(one, used).await.unwrap().len(), 1);
+
+        let end = last_used + SCHEDULE.unused_templates;
+        assert_eq!(announced(&store, end - INSTANT).await, []);
+        assert_eq!(gone(&store, end).await, [(RecordKind::UnusedTemplates, 1)]);
+        assert_eq!(database.count("enrolments"), 0);
+        // The persons and their consents stand.
+        assert_eq!((database.count("subjects"), database.count("consents")), (3, 3));
+    });
+}
+
+#[test]
+fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stands() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let end = NOW + Duration::days(10);
+        let (withdrawn, _) = enrolled(&store, tenant, "withdrawn").await;
+        let (again, _) = enrolled(&store, tenant, "again").await;
+        enrolled(&store, tenant, "standing").await;
+        let (expired, expired_key) = subject(&store, tenant, "expired").await;
+        let ending = velum::domain::consent::Consent { expires_at: Some(end), ..consent_of(expired) };
+        store.consents().insert(tenant, &ending, None).await.unwrap();
+        insert_template(&store, tenant, expired, &expired_key, b"template").await.unwrap();
+        for subject in [withdrawn, again] {
+            let consent = store.consents().list(tenant, subject).await.unwrap()[0].id;
+            store.consents().withdraw(tenant, subject, consent, end, unrecorded).await.unwrap();
+        }
+        grant(&store, tenant, again).await;
+
+        let over = end + SCHEDULE.templates_without_consent;
+        assert_eq!(announced(&store, over - INSTANT).await, []);
+        assert_eq!(gone(&store, over).await, [(RecordKind::TemplatesWithoutConsent, 2)]);
+        for (subject, templates) in [(withdrawn, 0), (expired, 0), (again, 1)] {
+            assert_eq!(store.templates().list(tenant, subject).await.unwrap().len(), templates);
+        }
+
+        // The consents themselves are kept as evidence for longer; those that stand are kept.
+        let over = end + SCHEDULE.ended_consents;
+        assert_eq!(announced(&store, over - INSTANT).await, []);
+        assert_eq!(gone(&store, over).await, [(RecordKind::EndedConsents, 3)]);
+        assert_eq!(store.consents().list(tenant, again).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_taken_up_where_it_stopped() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (subject, key) = enrolled(&store, tenant, "one").await;
+        verify(&store, tenant, subject, &key, NOW).await;
+        let columns = "id, tenant_id, subject_id, model_id, false_match_rate, threshold, decision, created_at";
+        let same = columns.replacen("id,", "id || i,", 1);
+        let copies = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1202) \
+             INSERT INTO verifications ({columns}) SELECT {same} FROM verifications, n"
+        );
+        database.execute(&copies).unwrap();
+        verify(&store, tenant, subject, &key, NOW + INSTANT).await;
+
+        let now = NOW + SCHEDULE.verifications;
+        let cut_short = store.retention().delete(Some(tenant), RecordKind::Verifications, NOW, 500).await.unwrap();
+        assert_eq!((cut_short, database.count("verifications")), (500, 704));
+        assert_eq!(gone(&store, now).await, [(RecordKind::Verifications, 703)]);
+        assert_eq!(database.count("verifications"), 1);
+    });
+}
+
+#[test]
+fn what_serves_the_running_of_the_service_goes_when_it_says_nothing_any_more() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let client = ClientId::generate();
+        let new = NewClient {
+            id: client,
+            name: "signer".to_owned(),
+            secret_hash: Vec::new(),
+            public_key: None,
+            scopes: Vec::new(),
+            created_at: NOW,
+        };
+        store.clients().create(tenant, new).await.unwrap();
+        let hour = NOW + Duration::HOUR;
+        let today = NOW.unix_timestamp().div_euclid(86_400);
+        store.usage().charge(tenant, today, Operation::Enrolment, 10).await.unwrap().unwrap();
+        store.idempotency().claim(tenant, [1; 32], [2; 32], NOW, hour).await.unwrap();
+        assert!(store.tokens().use_assertion(client, "one", hour, NOW).await.unwrap());
+        let token = TokenRef { token_id: "one".to_owned(), client, expires_at: hour };
+        store.tokens().revoke(token, NOW).await.unwrap();
+
+        assert_eq!(gone(&store, hour - INSTANT).await, []);
+        assert_eq!(gone(&store, hour).await, [(RecordKind::UsedAssertions, 1)]);
+        assert_eq!(gone(&store, hour + Duration::HOUR).await, [(RecordKind::Revocations, 1)]);
+        assert_eq!(gone(&store, NOW + Duration::DAY - INSTANT).await, []);
+        assert_eq!(gone(&store, NOW + Duration::DAY).await, [(RecordKind::IdempotencyRecords, 1)]);
+        // The day of the use was over at midnight.
+        let midnight = NOW.replace_time(time::Time::MIDNIGHT) + Duration::DAY + SCHEDULE.usage_days;
+        assert_eq!(gone(&store, midnight - INSTANT).await, []);
+        assert_eq!(gone(&store, midnight).await, [(RecordKind::UsageDays, 1)]);
+    });
+}
+
+#[test]
+fn a_tenants_rows_go_within_its_own_reach() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (one, other) = (tenant(&store).await, tenant(&store).await);
+        for tenant in [one, other] {
+            enrolled(&store, tenant, "person").await;
+        }
+        let kind = RecordKind::UnusedTemplates;
+        assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 1);
+        assert_eq!(store.retention().delete(Some(one), kind, NOW, 500).await.unwrap(), 1);
+        assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 0);
+        assert_eq!(store.retention().count(Some(other), kind, NOW).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_database_from_before_knows_when_its_persons_were_last_used() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (verified, key) = enrolled(&store, tenant, "verified").await;
+        verify(&store, tenant, verified, &key, NOW + Duration::DAY).await;
+        enrolled(&store, tenant, "enrolled").await;
+        subject(&store, tenant, "neither").await;
+        let used =
+            || database.values("SELECT coalesce(CAST(last_used_at AS TEXT), '') AS value FROM subjects ORDER BY id");
+        let kept = used();
+        loop {
+            let reverted = store.database().migrate_down().await.unwrap().expect("the migration of this table");
+            if reverted.starts_with("20261121000520") {
+                break;
+            }
+        }
+        store.migrate().await.unwrap();
+        assert_eq!(used(), kept);
+        assert_eq!(kept.iter().filter(|used| used.is_empty()).count(), 1);
+    });
+}
