@@ -26,7 +26,10 @@ use crate::{
     cache::{Cache, CacheError, Redis, RedisTls},
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
-    fhe::keys::{EvaluationKey, PublicKey},
+    fhe::{
+        keys::{EvaluationKey, PublicKey},
+        rekey::Rekey,
+    },
     flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, uploads::Uploads},
     http::{self, address::TrustedProxies, listener::Listening, middleware::Draining},
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
@@ -40,6 +43,8 @@ use crate::{
 const NOTICE: Duration = Duration::from_secs(1);
 /// How soon a signing key that came or went is noticed.
 const SIGNING_KEYS_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon another key-encryption key wraps, or one that was retired is given up.
+const WRAPPING_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the copy of the revocations is compared with the database: well within the time for which it is believed.
 const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
 /// How often counters that nobody asks for any more are let go.
@@ -90,6 +95,7 @@ pub struct Engine {
     faces: Arc<FacePipeline>,
     public_key: Arc<PublicKey>,
     evaluation_key: Arc<EvaluationKey>,
+    rekey: Option<Arc<Rekey>>,
 }
 
 impl Engine {
@@ -105,7 +111,13 @@ impl Engine {
             let (one, other) = ("public.key", "evaluation.key");
             return Err(StartError::KeysOfDifferentSets { folder: folder.clone(), one, other });
         }
+        let rekey = secrets::read_rekey(folder)?;
+        if rekey.as_ref().is_some_and(|rekey| rekey.to() != public_key.key_id()) {
+            let (one, other) = ("public.key", "rekey.key");
+            return Err(StartError::KeysOfDifferentSets { folder: folder.clone(), one, other });
+        }
         Ok(Self {
+            rekey: rekey.map(Arc::new),
             faces: Arc::new(faces),
             public_key: Arc::new(public_key),
             evaluation_key: Arc::new(evaluation_key.expand()),
@@ -152,6 +164,8 @@ impl App {
         let keystore =
             KeyStore::connect(storage.keystore.expose_text(), storage.pool_size, secrets.key_encryption_keys).await;
         let keystore = ready("keystore", settings, keystore, KeyStore::database).await?;
+        let refreshed = keystore.refresh_keys().await;
+        refreshed.map_err(|source| StartError::Database { name: "keystore", source })?;
         let ledger = ErasureLedger::connect(storage.ledger.expose_text(), storage.pool_size).await;
         let ledger = ready("ledger", settings, ledger, ErasureLedger::database).await?;
         let address_keys = AddressKeys::load(&keystore, settings.server.address_key_period, clock.now()).await;
@@ -168,6 +182,7 @@ impl App {
             faces: engine.faces,
             public_key: engine.public_key,
             evaluation_key: engine.evaluation_key,
+            rekey: engine.rekey,
             tokens: Tokens::new(secrets.signing_keys, settings.tokens.clone(), Arc::clone(&clock)),
             evidence: secrets.evidence_keys,
             pepper: secrets.pepper,
@@ -230,8 +245,11 @@ impl App {
         let handle = server.handle();
         let Self { flows, draining, authority, secrets_dir, token_keys_rotate, .. } = self;
         let worker = (self.worker == WorkerPlace::Embedded).then(|| Worker::start(flows.clone().into_inner()));
-        let mut beside =
-            vec![tokio::spawn(keep_counters(flows.clone())), tokio::spawn(renew_address_key(flows.clone()))];
+        let mut beside = vec![
+            tokio::spawn(keep_counters(flows.clone())),
+            tokio::spawn(renew_address_key(flows.clone())),
+            tokio::spawn(renew_wrapping_keys(flows.clone())),
+        ];
         if flows.cache().revocations().is_some() {
             beside.push(tokio::spawn(keep_revocations(flows.clone())));
         }
@@ -395,6 +413,21 @@ async fn renew_signing_keys(signs: Signs, secrets_dir: PathBuf, flows: Data<Flow
     }
 }
 
+/// Looks every few seconds for key-encryption keys that came or were retired. While that fails, those in use stay.
+async fn renew_wrapping_keys(flows: Data<Flows>) {
+    let mut told = None;
+    loop {
+        sleep(WRAPPING_KEYS_INTERVAL).await;
+        let failure = flows.refresh_wrapping_keys().await.err().map(|error| error.to_string());
+        if failure != told
+            && let Some(error) = &failure
+        {
+            tracing::error!(error, "the key-encryption keys cannot be looked at; those in use stay");
+        }
+        told = failure;
+    }
+}
+
 /// At the turn of a period addresses are hashed under another key.
 async fn renew_address_key(flows: Data<Flows>) {
     loop {
@@ -521,10 +554,11 @@ async fn keyholder(
 /// The secret keys with their journal: for this process, or for `velum keyholder`.
 pub async fn local_keyholder(settings: &Settings, clock: Arc<dyn Clock>) -> Result<LocalKeyholder, StartError> {
     let secret = secrets::read_secret_keys(&settings.secrets.fhe_dir)?;
+    let retiring = secrets::read_retiring_secret(&settings.secrets.fhe_dir)?;
     let server = &settings.keyholder_server;
     let journal = KeyholderJournal::connect(server.journal.expose_text(), settings.storage.pool_size).await;
     let journal = ready("keyholder's journal", settings, journal, KeyholderJournal::database).await?;
-    Ok(LocalKeyholder::start(secret, journal, server.budgets, clock).await?)
+    Ok(LocalKeyholder::start(secret, journal, server.budgets, clock).await?.also_holding(retiring))
 }
 
 /// Where the embedded mode writes down the credential of its first client.

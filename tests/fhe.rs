@@ -17,6 +17,7 @@ use velum::{
         keys::{self, CompressedEvaluationKey, EvaluationKey, PublicKey, SecretKeys},
         noise,
         open::OpenError,
+        rekey::Rekey,
         twin::{EncryptedMatcher, PlaintextTwin},
         wire::WireError,
     },
@@ -534,4 +535,92 @@ fn write_fixtures() {
         write(name, &template.to_bytes());
         write(&name.replace("template", "decision"), &decision.to_bytes());
     }
+}
+
+/// The same pairs before and after a rotation, the templates through their bytes as in a database.
+#[test]
+fn under_another_key_every_pair_outside_the_grey_zone_is_decided_as_before() {
+    const PAIRS_EACH: u64 = 40;
+    let (old, new) = (shared_keys(), fresh_keys());
+    let rekey = Rekey::from_bytes(&old.secret.rekey_to(&new.secret).to_bytes()).unwrap();
+    assert_eq!((rekey.from(), rekey.to()), (old.public.key_id(), new.public.key_id()));
+    for card in &cards() {
+        let threshold = card.spec.thresholds[&FalseMatchRate::E3];
+        let zone = noise::grey_zone(&card.spec, threshold).unwrap();
+        for trial in 0..PAIRS_EACH {
+            let mut random = Random(50_000 + trial);
+            let side = if trial % 2 == 0 { 1.0 } else { -1.0 };
+            let value = threshold.0 + side * (zone + 0.05 * random.uniform());
+            let pair = card.pair(&mut random, value);
+            let (before, _) = card.decide_both(old, &pair, threshold);
+
+            let (probe, template) = card.encode(&pair);
+            let stored = old.public.encrypt_template(template).to_bytes();
+            let template = EncryptedTemplate::from_bytes(&stored, rekey.from()).unwrap();
+            let renewed = rekey.apply(&template, &new.public).unwrap().to_bytes();
+            assert_eq!(renewed.len(), stored.len());
+            let renewed = EncryptedTemplate::from_bytes(&renewed, rekey.to()).unwrap();
+            let probe = new.public.encrypt_probe(probe);
+            let after = new.matcher().decide(&probe, &renewed, threshold).unwrap();
+            assert_eq!(after, before, "trial {trial} of {}", card.spec.model);
+            assert_eq!(after.is_match(), card.is_match(value, threshold), "trial {trial} of {}", card.spec.model);
+        }
+    }
+}
+
+#[test]
+fn a_rekeying_takes_its_own_keys_alone_and_makes_another_ciphertext_each_time() {
+    let (old, new) = (shared_keys(), fresh_keys());
+    let rekey = old.secret.rekey_to(&new.secret);
+    let card = Card::squared_euclid(128);
+    let (_, template) = card.encode(&card.pair(&mut Random(1), 0.01));
+    let template = old.public.encrypt_template(template);
+    let renewed = rekey.apply(&template, &new.public).unwrap();
+    // Whoever holds the old template and the re-key cannot tell which new one came of it.
+    assert_ne!(renewed.to_bytes(), rekey.apply(&template, &new.public).unwrap().to_bytes());
+    let wrong = |outcome: Result<EncryptedTemplate, MatchError>| matches!(outcome, Err(MatchError::WrongKey { .. }));
+    assert!(wrong(rekey.apply(&template, &old.public)) && wrong(rekey.apply(&renewed, &new.public)));
+
+    let frame = rekey.to_bytes();
+    assert!(frame.len() < 120_000, "{}", frame.len());
+    let mut damaged = frame.clone();
+    damaged[1_000] ^= 1;
+    assert_eq!(Rekey::from_bytes(&damaged).err(), Some(WireError::Damaged));
+    assert!(matches!(Rekey::from_bytes(&old.public.to_bytes()), Err(WireError::WrongKind { .. })));
+}
+
+/// A frame that says another key than the one it was made under: what a forger could write who gets past the seal.
+fn relabelled(frame: &[u8], key: &str) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let mut frame = frame[..frame.len() - 32].to_vec();
+    hex::decode_to_slice(key, &mut frame[8..24]).unwrap();
+    let hash = Sha256::digest(&frame);
+    frame.extend_from_slice(&hash);
+    frame
+}
+
+/// Renewability: of old templates none is compared under the new key, and one that is passed off as new says nothing.
+#[test]
+fn an_old_template_is_refused_under_the_new_key_and_a_relabelled_one_decides_by_chance() {
+    const TEMPLATES: usize = 120;
+    let (old, new) = (shared_keys(), fresh_keys());
+    let card = Card::squared_euclid(128);
+    let threshold = card.spec.thresholds[&FalseMatchRate::E3];
+    let mut matches = 0;
+    for trial in 0..TEMPLATES {
+        let (probe, template) = card.encode(&card.pair(&mut Random(90_000 + trial as u64), 0.01));
+        let template = old.public.encrypt_template(template);
+        let probe = new.public.encrypt_probe(probe);
+        assert!(matches!(new.evaluation.score(&probe, &template), Err(MatchError::WrongKey { .. })));
+        let stored = template.to_bytes();
+        let refused = EncryptedTemplate::from_bytes(&stored, new.public.key_id()).err();
+        assert!(matches!(refused, Some(WireError::WrongKey { .. })));
+
+        let forged = relabelled(&stored, &new.public.key_id().to_string());
+        let forged = EncryptedTemplate::from_bytes(&forged, new.public.key_id()).unwrap();
+        matches += usize::from(new.matcher().decide(&probe, &forged, threshold).unwrap().is_match());
+    }
+    eprintln!("{matches} of {TEMPLATES} relabelled templates of the right person came out as a match");
+    // Five standard deviations of a fair coin, 27, to either side.
+    assert!((33..=87).contains(&matches), "{matches}");
 }

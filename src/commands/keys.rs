@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::{Failure, settings};
+use super::{Failure, rotate_fhe, rotate_field, settings};
 use crate::{
     domain::clock::{Clock, SystemClock},
     secrets::{self, Kind, SecretsError, Signs},
@@ -26,22 +26,28 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Make the next signing key; nothing has to be restarted. Token keys that no living token was signed with go, evidence keys stay
-    Rotate {
-        #[arg(value_enum)]
-        kind: Rotated,
-        /// Seconds until the new key signs: by then every process and every reader of the key set must know it
-        #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(60..=86_400))]
-        after: u32,
-    },
+    /// Bring another key into use and put the old one out of it
+    #[command(subcommand)]
+    Rotate(Rotated),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Subcommand)]
 pub enum Rotated {
-    /// Signs access tokens
-    Jwt,
-    /// Signs receipts, certificates and checkpoints
-    Evidence,
+    /// Make the next token key and remove those that no living token was signed with; nothing has to be restarted
+    Jwt(NextSigningKey),
+    /// Make the next key for receipts, certificates and checkpoints; the old ones stay, and nothing has to be restarted
+    Evidence(NextSigningKey),
+    /// Wrap every data key by the current key-encryption key; nothing has to be restarted
+    Field(rotate_field::Arguments),
+    /// Bring every template under another key of the encryption, without new photos
+    Fhe(rotate_fhe::Arguments),
+}
+
+#[derive(Args)]
+pub struct NextSigningKey {
+    /// Seconds until the new key signs: by then every process and every reader of the key set must know it
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(60..=86_400))]
+    after: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,11 +84,13 @@ impl Wanted {
     }
 }
 
-pub fn run(command: Command) -> Result<(), Failure> {
+pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Generate { kind, out } => generate(kind, out),
-        Command::Rotate { kind: Rotated::Jwt, after } => rotate(Signs::Tokens, after),
-        Command::Rotate { kind: Rotated::Evidence, after } => rotate(Signs::Evidence, after),
+        Command::Rotate(Rotated::Jwt(next)) => rotate(Signs::Tokens, next.after),
+        Command::Rotate(Rotated::Evidence(next)) => rotate(Signs::Evidence, next.after),
+        Command::Rotate(Rotated::Field(arguments)) => rotate_field::run(arguments).await,
+        Command::Rotate(Rotated::Fhe(arguments)) => rotate_fhe::run(arguments).await,
     }
 }
 

@@ -20,6 +20,8 @@ mod models;
 mod openapi;
 mod progress;
 mod retention;
+mod rotate_fhe;
+mod rotate_field;
 mod serve;
 mod worker;
 
@@ -131,7 +133,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Keyholder => keyholder::run().await,
         Command::Journal(command) => journal::run(command).await,
         Command::Migrate(arguments) => migrate::run(arguments).await,
-        Command::Keys(command) => keys::run(command),
+        Command::Keys(command) => keys::run(command).await,
         Command::Clients(command) => clients::run(command).await,
         Command::Erasures(command) => erasures::run(command).await,
         Command::Certificate(command) => documents::run_certificate(command),

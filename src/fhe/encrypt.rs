@@ -71,7 +71,7 @@ impl PublicKey {
     }
 
     /// Adds (a·u + e1, b·u + e2) to `target`.
-    fn add_zero_row(
+    pub(super) fn add_zero_row(
         &self,
         target: &mut GlweCiphertext<impl ContainerMut<Element = u64>>,
         generator: &mut RandomGenerator<DefaultRandomGenerator>,

@@ -79,12 +79,16 @@ pub struct KeySet {
 
 /// Makes a key set with the library's own generators, seeded by the machine. Takes about a second.
 pub fn generate() -> KeySet {
+    let (secret, public) = generate_pair();
+    KeySet { evaluation: secret.new_evaluation_key(), secret, public }
+}
+
+pub(super) fn generate_pair() -> (SecretKeys, PublicKey) {
     let mut seeder = new_seeder();
     let mut secrets = SecretRandomGenerator::<DefaultRandomGenerator>::new(seeder.seed());
     let glwe = allocate_and_generate_new_binary_glwe_secret_key(GLWE_DIMENSION, POLYNOMIAL_SIZE, &mut secrets);
     let public = PublicKey::from_seeded(encrypt_zero(&glwe, seeder.as_mut()));
-    let secret = SecretKeys { key: public.key, glwe };
-    KeySet { evaluation: secret.new_evaluation_key(), secret, public }
+    (SecretKeys { key: public.key, glwe }, public)
 }
 
 fn encrypt_zero(glwe: &GlweSecretKeyOwned<u64>, seeder: &mut dyn Seeder) -> SeededGlweCiphertextOwned<u64> {

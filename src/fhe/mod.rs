@@ -29,6 +29,8 @@
 //! 4. [`decide`]: minus the threshold, key switch 2048 → 918, one bootstrap to ±1/4: the encrypted decision.
 //! 5. [`open`]: the keyholder reads the sign.
 //!
+//! [`rekey`] brings stored templates under another secret, when keys are changed.
+//!
 //! [`noise`] derives how far the result can be from the exact integer score, and with that the grey zone around a
 //! threshold in which an encrypted decision may differ from an unencrypted one. [`twin`] is the same match in the clear,
 //! behind the same interface, for tests and evaluations.
@@ -40,6 +42,7 @@ pub mod keys;
 pub mod noise;
 pub mod open;
 pub mod params;
+pub mod rekey;
 pub mod score;
 pub mod twin;
 pub mod wire;

@@ -10,6 +10,10 @@
 //! * rounding the template to 23 bits: ε uniform of width 2^41 meets S·P: 2^82/12·N·(|P|²/4 + (ΣP)²/4), with (ΣP)² taken
 //!   as |P|², its mean for components of random sign (a vector of one sign reaches d·|P|², about eight times this
 //!   step's deviation, still under the modulus switch's);
+//! * re-keying (each one, of the template, so |P|² of it reaches the score): N·3 digits of base 2^11 meet the re-key's noise,
+//!   N·3·2^22/12·σ²; a fresh zero row, σ_row²; the template is rounded to 32 bits again, 2^64/12·(1 + N/2). The rounding is a
+//!   hundred times the others, and |P|² of it a two-millionth of the modulus switch's variance: re-keyings add up, and
+//!   [`rekeyings_max`] says how many it takes until they could be noticed;
 //! * key switch (to words of 32 bits): rounding to 16 bits, N/2·2^96/12, and N·4 digits of base 2^4 meet the key's noise;
 //! * modulus switch to 2N = 4096 steps of width 2^52, centred: 2^104/12·(1 + n/4). The largest term by far.
 
@@ -37,18 +41,47 @@ pub struct Deviation {
     pub decision: f64,
 }
 
+/// How far the deviation of a decision may grow by re-keyings before they count as noticeable: one in a hundred.
+const REKEYED_GROWTH_MAX: f64 = 0.01;
+
 /// Noise of the encrypted score for a model card.
 pub fn deviation(spec: &MatchSpec) -> Result<Deviation, EncodeError> {
+    deviation_after(spec, 0)
+}
+
+/// Most re-keyings of one template after which the deviation of a decision is still within a hundredth of a fresh template's.
+pub fn rekeyings_max(spec: &MatchSpec) -> Result<u32, EncodeError> {
+    let variance = |rekeyings| Ok(deviation_after(spec, rekeyings)?.decision.powi(2));
+    let (fresh, once) = (variance(0)?, variance(1)?);
+    let allowed = (1.0 + REKEYED_GROWTH_MAX).powi(2) - 1.0;
+    Ok((fresh * allowed / (once - fresh)) as u32)
+}
+
+/// Variance, in turns², that one re-keying adds to each coefficient of a template.
+fn rekeying() -> f64 {
+    let ring = POLYNOMIAL_SIZE.0 as f64;
+    let digits = ring * REKEY_LEVELS.0 as f64 * exp2(2 * REKEY_BASE_LOG.0 as i32) / 12.0;
+    let at_rest = uniform(TEMPLATE_MODULUS_LOG.0) * (1.0 + ring / 2.0);
+    digits * variance(GLWE_NOISE, 64) + zero_row() + at_rest
+}
+
+/// Variance, in turns², of a zero row under the public key.
+fn zero_row() -> f64 {
+    variance(GLWE_NOISE, 64) * (POLYNOMIAL_SIZE.0 as f64 + 1.0)
+}
+
+/// Noise of the encrypted score with a template that was brought under another key so many times.
+pub fn deviation_after(spec: &MatchSpec, rekeyings: u32) -> Result<Deviation, EncodeError> {
     let (encoding, delta) = QuantizedTemplate::scaling(spec)?;
     let ring = POLYNOMIAL_SIZE.0 as f64;
     let probe_norm = match encoding.metric {
         Metric::SquaredEuclid => 1.0 + 4.0 * encoding.norm_squared_max as f64,
         Metric::Cosine => encoding.norm_squared_max as f64,
     };
-    let row = variance(GLWE_NOISE, 64) * (ring + 1.0);
+    let row = zero_row();
     let digits = ring + encoding.template_coefficients() as f64;
     let probe = digits * exp2(2 * PROBE_BASE_LOG.0 as i32) / 12.0 * row;
-    let template = probe_norm * row;
+    let template = probe_norm * (row + f64::from(rekeyings) * rekeying());
     let rounding = uniform(PROBE_BASE_LOG.0) * ring * probe_norm / 2.0;
     let product = probe + template + rounding;
 
@@ -114,7 +147,13 @@ mod tests {
     use super::*;
     use crate::{
         domain::{decision::FalseMatchRate, face::Embedding},
-        fhe::{decide::shift, encode::QuantizedProbe, keys::KeySet, twin::PlaintextTwin},
+        fhe::{
+            decide::shift,
+            encode::QuantizedProbe,
+            encrypt::EncryptedTemplate,
+            keys::{KeySet, generate_pair},
+            twin::PlaintextTwin,
+        },
     };
 
     fn spec(metric: Metric, dimension: usize) -> MatchSpec {
@@ -195,6 +234,45 @@ mod tests {
                 assert!((0.7..1.3).contains(&(measured / stated)), "{name}: {measured} against {stated}");
             }
         }
+    }
+
+    /// Through as many keys as `REKEYINGS`, and through its bytes each time, as in a database.
+    #[test]
+    fn rekeying_adds_the_noise_that_the_formula_says_and_keeps_the_template() {
+        const REKEYINGS: u32 = 6;
+        let spec = spec(Metric::Cosine, 512);
+        let (mut secret, mut public) = generate_pair();
+        let encode = |seed| QuantizedTemplate::encode(&spec, &random_embedding(seed, 512)).unwrap();
+        let mut templates: Vec<_> = (0..4).map(|seed| public.encrypt_template(encode(seed))).collect();
+        for _ in 0..REKEYINGS {
+            let (next_secret, next_public) = generate_pair();
+            let rekey = secret.rekey_to(&next_secret);
+            for template in &mut templates {
+                let renewed = rekey.apply(template, &next_public).unwrap();
+                *template = EncryptedTemplate::from_bytes(&renewed.to_bytes(), next_public.key_id()).unwrap();
+            }
+            (secret, public) = (next_secret, next_public);
+        }
+        let mut errors = Vec::new();
+        for (template, plain) in templates.iter().zip((0..4).map(encode)) {
+            let mut exact = vec![0u64; POLYNOMIAL_SIZE.0];
+            let mut exact = Polynomial::from_container(exact.as_mut_slice());
+            plain.polynomial().add_scaled_to(plain.delta, &mut exact);
+            let mut phase = PlaintextList::new(0, PlaintextCount(POLYNOMIAL_SIZE.0));
+            decrypt_glwe_ciphertext(&secret.glwe, &template.glwe, &mut phase);
+            let pairs = phase.as_ref().iter().zip(exact.as_ref()).take(512);
+            errors.extend(pairs.map(|(phase, exact)| turns(phase.wrapping_sub(*exact))));
+        }
+        let measured = (errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64).sqrt();
+        let stated = (zero_row() + f64::from(REKEYINGS) * rekeying()).sqrt();
+        eprintln!(
+            "after {REKEYINGS} re-keyings: 2^{:.2} of 2^64, stated 2^{:.2}",
+            64.0 + measured.log2(),
+            64.0 + stated.log2()
+        );
+        assert!((0.9..1.1).contains(&(measured / stated)), "{measured} against {stated}");
+        assert!(rekeyings_max(&spec).unwrap() > 10_000, "{}", rekeyings_max(&spec).unwrap());
+        eprintln!("{} re-keyings add a hundredth to the deviation of a decision", rekeyings_max(&spec).unwrap());
     }
 
     /// The phase that the blind rotation turns by.

@@ -5,8 +5,8 @@ use tfhe::{
         fft_impl::fft64::crypto::bootstrap::LweBootstrapKeyConformanceParams,
         prelude::{
             CiphertextModulus, CiphertextModulusLog, DecompositionBaseLog, DecompositionLevelCount,
-            DynamicDistribution, GlweCiphertextConformanceParams, GlweDimension, GlweSize,
-            LweCiphertextConformanceParams, LweDimension, LweKeyswitchKeyConformanceParams, PolynomialSize,
+            DynamicDistribution, GlweCiphertextConformanceParams, GlweDimension, GlweKeyswitchKeyConformanceParams,
+            GlweSize, LweCiphertextConformanceParams, LweDimension, LweKeyswitchKeyConformanceParams, PolynomialSize,
         },
     },
     shortint::parameters::{KeySwitch32PBSParameters, v1_8::V1_8_PARAM_MESSAGE_2_CARRY_2_KS32_PBS_TUNIFORM_2M128},
@@ -51,8 +51,15 @@ pub(super) const PROBE_BASE_LOG: DecompositionBaseLog = DecompositionBaseLog(23)
 pub(super) const PROBE_LEVELS: DecompositionLevelCount = DecompositionLevelCount(1);
 
 /// Bits kept of each template coefficient at rest. The external product looks at the top 23 only; the other nine keep
-/// a later homomorphic key switch from adding to the noise.
+/// a later homomorphic key switch ([`super::rekey`]) from adding to the noise.
 pub(super) const TEMPLATE_MODULUS_LOG: CiphertextModulusLog = CiphertextModulusLog(32);
+
+/// Decomposition of a re-key. Security rests on dimension and noise alone, which are the set's; base and levels decide how much
+/// noise a template gains. Three levels of 2^11 take all 32 bits that a template keeps, so nothing is rounded on the way in,
+/// and add a tenth of the deviation that rounding the new template to 32 bits adds ([`super::noise`]): a fourth level would
+/// cost time for nothing, two of 2^16 would add twice what the rounding does.
+pub(super) const REKEY_BASE_LOG: DecompositionBaseLog = DecompositionBaseLog(11);
+pub(super) const REKEY_LEVELS: DecompositionLevelCount = DecompositionLevelCount(3);
 
 // The protocol's arithmetic below is written for these shapes.
 const _: () = {
@@ -60,6 +67,7 @@ const _: () = {
     assert!(POLYNOMIAL_SIZE.0 == 2048);
     assert!(PROBE_LEVELS.0 == 1 && PROBE_BASE_LOG.0 == BOOTSTRAP_BASE_LOG.0);
     assert!(TEMPLATE_MODULUS_LOG.0 > PROBE_BASE_LOG.0);
+    assert!(REKEY_BASE_LOG.0 * REKEY_LEVELS.0 >= TEMPLATE_MODULUS_LOG.0);
 };
 
 pub(super) fn glwe_shape() -> GlweCiphertextConformanceParams<u64> {
@@ -88,5 +96,16 @@ pub(super) fn key_switch_key_shape() -> LweKeyswitchKeyConformanceParams<u32> {
         output_lwe_size: LWE_DIMENSION.to_lwe_size(),
         input_lwe_dimension: WIDE_LWE_DIMENSION,
         ciphertext_modulus: SMALL_MODULUS,
+    }
+}
+
+pub(super) fn rekey_shape() -> GlweKeyswitchKeyConformanceParams {
+    GlweKeyswitchKeyConformanceParams {
+        decomp_base_log: REKEY_BASE_LOG,
+        decomp_level_count: REKEY_LEVELS,
+        output_glwe_size: GLWE_SIZE,
+        input_glwe_dimension: GLWE_DIMENSION,
+        polynomial_size: POLYNOMIAL_SIZE,
+        ciphertext_modulus: MODULUS,
     }
 }

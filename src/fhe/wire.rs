@@ -6,9 +6,9 @@
 //! |---|---|
 //! | 0..4 | `VELM` |
 //! | 4 | format version, 1 |
-//! | 5 | kind: 1 template, 2 decision, 3 public key, 4 evaluation key, 5 secret key |
+//! | 5 | kind: 1 template, 2 decision, 3 public key, 4 evaluation key, 5 secret key, 6 re-key |
 //! | 6..8 | parameter set, 1 |
-//! | 8..24 | key id |
+//! | 8..24 | key id (of a re-key: the one that its templates come out under) |
 //! | 24..32 | length of the body |
 //! | .. | body: the library's own versioned serialisation |
 //! | last 32 | SHA-256 of everything before |
@@ -38,6 +38,7 @@ use super::{
     encrypt::EncryptedTemplate,
     keys::{CompressedEvaluationKey, KeyId, PublicKey, SecretKeys},
     params::*,
+    rekey::Rekey,
 };
 
 const MAGIC: &[u8; 4] = b"VELM";
@@ -114,6 +115,7 @@ framed! {
         key_switch: SeededLweKeyswitchKeyOwned<u32>,
     } EvaluationVersions, 4, "velum evaluation key", 40_000_000;
     SecretBody { glwe: GlweSecretKeyOwned<u64> } SecretVersions, 5, "velum secret key", 20_000;
+    RekeyBody { from: String, switch: GlweKeyswitchKeyOwned<u64> } RekeyVersions, 6, "velum re-key", 120_000;
 }
 
 impl ParameterSetConformant for TemplateBody {
@@ -188,6 +190,15 @@ impl ParameterSetConformant for SecretBody {
             && self.glwe.glwe_dimension() == GLWE_DIMENSION
             && self.glwe.as_ref().len() == WIDE_LWE_DIMENSION.0
             && self.glwe.as_ref().iter().all(|&bit| bit <= 1)
+    }
+}
+
+impl ParameterSetConformant for RekeyBody {
+    type ParameterSet = ();
+
+    fn is_conformant(&self, (): &()) -> bool {
+        self.from.parse::<KeyId>().is_ok_and(|key| key.to_string() == self.from)
+            && self.switch.is_conformant(&rekey_shape())
     }
 }
 
@@ -267,6 +278,18 @@ impl SecretKeys {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
         let (key, body) = read_frame::<SecretBody>(bytes)?;
         Ok(Self { key, glwe: body.glwe })
+    }
+}
+
+impl Rekey {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        write_frame(self.to, &RekeyBody { from: self.from.to_string(), switch: self.switch.clone() })
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let (to, body) = read_frame::<RekeyBody>(bytes)?;
+        let from = body.from.parse().map_err(|_| WireError::NotConformant)?;
+        Ok(Self { from, to, switch: body.switch })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     },
     fhe::encode::QuantizedTemplate,
     measure::{self, Outcome, Stage},
-    store::{NewTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow},
+    store::{NewTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateRow},
     vault::DataKey,
 };
 
@@ -76,9 +76,8 @@ async fn answer(
 }
 
 async fn refuse_if_full(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<(), FlowError> {
-    let kind = flows.template_kind();
     let rows = flows.store.templates().list(tenant, subject).await?;
-    let same_kind = rows.iter().filter(|row| row.kind == kind).count();
+    let same_kind = rows.iter().filter(|row| flows.compares(&row.kind)).count();
     if same_kind >= TEMPLATES_PER_SUBJECT_MAX { Err(FlowError::EnrolmentLimitReached) } else { Ok(()) }
 }
 
@@ -115,10 +114,11 @@ async fn store(
 ) -> Result<Enrolment, FlowError> {
     let (id, kind, created_at) = (EnrolmentId::generate(), flows.template_kind(), flows.now());
     let row = TemplateRow { id, subject, kind: kind.clone(), created_at };
-    let enrolment = Enrolment { quality: Some(encrypted.quality), ..Enrolment::seen_from(&kind, row) };
+    let enrolment = Enrolment { quality: Some(encrypted.quality), ..Enrolment::seen_from(flows, row) };
     let act = attempt.act_about(Action::EnrolmentCreated, Some(id.to_string()), subject, Some(data_key), &enrolment)?;
     let purpose = encrypted.consent.purpose();
-    let new = NewTemplate { id, subject, purpose, kind, template: &encrypted.template, created_at };
+    let older_key = flows.older_key();
+    let new = NewTemplate { id, subject, purpose, kind, older_key, template: &encrypted.template, created_at };
     Stage::Store.complete(flows.store.templates().insert(tenant, new, data_key, act)).await?;
     measure::enrolment(Outcome::Enrolled);
     Ok(enrolment)
@@ -132,16 +132,15 @@ pub async fn list(
 ) -> Result<Page<Enrolment>, FlowError> {
     let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
     let rows = flows.store.templates().list(tenant, subject).await?;
-    let current = flows.template_kind();
-    Ok(Page::of_all(rows, &page, |row| row.id)?.map(|row| Enrolment::seen_from(&current, row)))
+    Ok(Page::of_all(rows, &page, |row| row.id)?.map(|row| Enrolment::seen_from(flows, row)))
 }
 
 impl Enrolment {
-    fn seen_from(current: &TemplateKind, row: TemplateRow) -> Self {
+    fn seen_from(flows: &Flows, row: TemplateRow) -> Self {
         Self {
             id: row.id,
             subject: row.subject,
-            stale: row.kind != *current,
+            stale: !flows.compares(&row.kind),
             model: row.kind.model,
             parameters: row.kind.parameter_id,
             quality: None,

@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod once;
 pub mod page;
 pub mod quality;
+pub mod rekey;
 pub mod retention;
 pub mod revocations;
 pub mod subjects;
@@ -58,9 +59,10 @@ use crate::{
     fhe::{
         keys::{EvaluationKey, PublicKey},
         params::PARAMETER_ID,
+        rekey::Rekey,
     },
     keyholder::Keyholder,
-    store::{ErasureLedger, Store, TemplateKind, keystore::KeyStore},
+    store::{ErasureLedger, Store, StoreError, TemplateKind, keystore::KeyStore},
 };
 
 /// What the flows work with; built once, at start.
@@ -74,6 +76,8 @@ pub struct Parts {
     pub faces: Arc<FacePipeline>,
     pub public_key: Arc<PublicKey>,
     pub evaluation_key: Arc<EvaluationKey>,
+    /// While keys are changed: the way of older templates to the key in use.
+    pub rekey: Option<Arc<Rekey>>,
     pub tokens: Tokens,
     /// Sign what others keep.
     pub evidence: EvidenceKeys,
@@ -114,6 +118,7 @@ pub struct Flows {
     match_spec: Arc<MatchSpec>,
     public_key: Arc<PublicKey>,
     evaluation_key: Arc<EvaluationKey>,
+    rekey: Option<Arc<Rekey>>,
     tokens: Tokens,
     evidence: EvidenceKeys,
     pepper: Arc<Pepper>,
@@ -143,6 +148,7 @@ impl Flows {
             keyholder: parts.keyholder,
             public_key: parts.public_key,
             evaluation_key: parts.evaluation_key,
+            rekey: parts.rekey,
             tokens: parts.tokens,
             evidence: parts.evidence,
             pepper: Arc::new(parts.pepper),
@@ -187,6 +193,18 @@ impl Flows {
         }
     }
 
+    /// While keys are changed: the key from which templates are brought under the one in use.
+    fn older_key(&self) -> Option<String> {
+        self.rekey.as_ref().map(|rekey| rekey.from().to_string())
+    }
+
+    /// Whether a template of this kind can be compared today.
+    fn compares(&self, kind: &TemplateKind) -> bool {
+        let current = self.template_kind();
+        let older = self.older_key().map(|fhe_key_id| TemplateKind { fhe_key_id, ..current.clone() });
+        *kind == current || Some(kind) == older.as_ref()
+    }
+
     /// A model card states every rate that can be asked for, so a missing one is our mistake.
     fn threshold(&self, rate: FalseMatchRate) -> Result<Threshold, FlowError> {
         self.match_spec.thresholds.get(&rate).copied().ok_or_else(|| FlowError::internal(ThresholdMissing(rate)))
@@ -202,6 +220,11 @@ impl Flows {
 
     pub fn environment(&self) -> Environment {
         self.environment
+    }
+
+    /// Another key-encryption key may wrap from now on, or one may have been retired.
+    pub async fn refresh_wrapping_keys(&self) -> Result<(), StoreError> {
+        self.keystore.refresh_keys().await
     }
 
     pub fn cache(&self) -> &Cache {

@@ -105,12 +105,15 @@ async fn compare(flows: &Flows, received: Received, templates: Vec<EncryptedTemp
 
     let (faces, spec) = (Arc::clone(&flows.faces), Arc::clone(&flows.match_spec));
     let (public_key, evaluation_key) = (Arc::clone(&flows.public_key), Arc::clone(&flows.evaluation_key));
+    let rekey = flows.rekey.clone();
     let computed = place.run(move || -> Result<(Vec<EncryptedDecision>, Quality), FlowError> {
         let (embedding, quality) = Stage::Face.run(|| faces.read(&consent, image, on_multiple_faces))?;
         let probe = QuantizedProbe::encode(&spec, &embedding)?;
         let probe = Stage::Encrypt.run(|| public_key.encrypt_probe(probe));
         let decide = |template: &EncryptedTemplate| {
-            let score = evaluation_key.score(&probe, template)?;
+            let renewed = rekey.as_ref().filter(|rekey| rekey.from() == template.key_id());
+            let renewed = renewed.map(|rekey| rekey.apply(template, &public_key)).transpose()?;
+            let score = evaluation_key.score(&probe, renewed.as_ref().unwrap_or(template))?;
             evaluation_key.decide(score, threshold)
         };
         let decisions = Stage::Decide.run(|| templates.iter().map(decide).collect::<Result<_, _>>());
@@ -171,13 +174,16 @@ async fn comparable_templates(
     data_key: &DataKey,
 ) -> Result<Vec<EncryptedTemplate>, FlowError> {
     let kind = flows.template_kind();
-    let stored = flows.store.templates().load(tenant, subject, &kind, data_key).await?;
+    let older_key = flows.older_key();
+    let stored = flows.store.templates().load(tenant, subject, &kind, older_key.as_deref(), data_key).await?;
     if stored.is_empty() {
         let others = flows.store.templates().list(tenant, subject).await?;
         return Err(if others.is_empty() { FlowError::NoEnrolment } else { FlowError::EnrolmentsStale });
     }
-    let key_id = flows.public_key.key_id();
-    let read = |row: &StoredTemplate| EncryptedTemplate::from_bytes(&row.template, key_id).map_err(FlowError::internal);
+    let read = |row: &StoredTemplate| {
+        let key_id = row.fhe_key_id.parse().map_err(FlowError::internal)?;
+        EncryptedTemplate::from_bytes(&row.template, key_id).map_err(FlowError::internal)
+    };
     stored.iter().map(read).collect()
 }
 

@@ -85,7 +85,8 @@ impl RemoteKeyholder {
     pub(super) async fn ready(&self) -> Result<(), KeyholderError> {
         let question = self.request(Method::GET, wire::READY);
         let readiness: wire::Readiness = ask(question, Response::json).await?;
-        if readiness.key == self.key.to_string() { Ok(()) } else { Err(KeyholderError::WrongKey) }
+        let ours = Some(self.key.to_string());
+        if Some(readiness.key) == ours || readiness.retiring == ours { Ok(()) } else { Err(KeyholderError::WrongKey) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -27,6 +27,8 @@ pub const DEFAULT_BUDGETS: Budgets = Budgets { per_subject: 500, per_tenant: 200
 /// The secret keys and the journal that meters their use.
 pub struct LocalKeyholder {
     secret: SecretKeys,
+    /// While keys are changed: the secret before, for edges that were not started anew yet.
+    retiring: Option<SecretKeys>,
     journal: KeyholderJournal,
     budgets: Budgets,
     clock: Arc<dyn Clock>,
@@ -40,13 +42,30 @@ impl LocalKeyholder {
         budgets: Budgets,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KeyholderError> {
-        let keyholder = Self { secret, journal, budgets, clock };
+        let keyholder = Self { secret, retiring: None, journal, budgets, clock };
         keyholder.note(AuditEvent { event: "keyholder_started", ..AuditEvent::default() }).await?;
         Ok(keyholder)
     }
 
+    /// The same, with the secret that its own is about to follow.
+    pub fn also_holding(self, retiring: Option<SecretKeys>) -> Self {
+        Self { retiring, ..self }
+    }
+
     pub fn key_id(&self) -> KeyId {
         self.secret.key_id()
+    }
+
+    pub fn retiring_key_id(&self) -> Option<KeyId> {
+        self.retiring.as_ref().map(SecretKeys::key_id)
+    }
+
+    pub fn holds(&self, key: KeyId) -> bool {
+        self.secret_of(key).is_some()
+    }
+
+    fn secret_of(&self, key: KeyId) -> Option<&SecretKeys> {
+        [Some(&self.secret), self.retiring.as_ref()].into_iter().flatten().find(|secret| secret.key_id() == key)
     }
 
     /// Whether what is encrypted under `public` can be opened here.
@@ -119,7 +138,7 @@ impl LocalKeyholder {
         if decisions.is_empty() || decisions.len() > DECISIONS_MAX {
             return Err(KeyholderError::Malformed);
         }
-        if decisions.iter().any(|decision| decision.key_id() != self.secret.key_id()) {
+        if decisions.iter().any(|decision| !self.holds(decision.key_id())) {
             return Err(KeyholderError::WrongKey);
         }
         Ok(())
@@ -128,7 +147,11 @@ impl LocalKeyholder {
     /// Opens every decision, also after a match was found, so that the time taken does not tell which one matched.
     /// A few microseconds each: not worth a thread of its own.
     fn any_match(&self, decisions: &[EncryptedDecision]) -> Result<Decision, KeyholderError> {
-        let opened: Vec<_> = decisions.iter().map(|decision| self.secret.open(decision)).collect();
+        let open = |decision: &EncryptedDecision| {
+            let secret = self.secret_of(decision.key_id()).unwrap_or(&self.secret);
+            secret.open(decision)
+        };
+        let opened: Vec<_> = decisions.iter().map(open).collect();
         let mut answer = Decision::NoMatch;
         for decision in opened {
             match decision {

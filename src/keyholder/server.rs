@@ -125,7 +125,7 @@ fn remember_certificate(connection: &dyn Any, data: &mut Extensions) {
 async fn open(desk: web::Data<Desk>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let answer = within_time(async {
         let caller = desk.admit(&request).await?;
-        match question(&request, payload, desk.keyholder.key_id()).await {
+        match question(&request, payload, &desk.keyholder).await {
             Ok(question) => desk.keyholder.open(question, caller).await,
             Err(refusal) => Err(desk.keyholder.note_refusal(refusal, caller).await),
         }
@@ -136,10 +136,15 @@ async fn open(desk: web::Data<Desk>, request: HttpRequest, payload: web::Payload
     }
 }
 
-async fn question(request: &HttpRequest, payload: web::Payload, key: KeyId) -> Result<OpenRequest, KeyholderError> {
+async fn question(
+    request: &HttpRequest,
+    payload: web::Payload,
+    keyholder: &LocalKeyholder,
+) -> Result<OpenRequest, KeyholderError> {
     let body = payload.to_bytes_limited(wire::BODY_BYTES_MAX).await;
     let body = body.ok().and_then(Result::ok).ok_or(KeyholderError::Malformed)?;
-    if id::<KeyId>(request, wire::KEY)? != key {
+    let key = id::<KeyId>(request, wire::KEY)?;
+    if !keyholder.holds(key) {
         return Err(KeyholderError::WrongKey);
     }
     Ok(OpenRequest {
@@ -167,7 +172,10 @@ async fn ready(desk: web::Data<Desk>, request: HttpRequest) -> HttpResponse {
         desk.keyholder.ready().await
     });
     match ready.await {
-        Ok(()) => HttpResponse::Ok().json(wire::Readiness { key: desk.keyholder.key_id().to_string() }),
+        Ok(()) => HttpResponse::Ok().json(wire::Readiness {
+            key: desk.keyholder.key_id().to_string(),
+            retiring: desk.keyholder.retiring_key_id().map(|key| key.to_string()),
+        }),
         Err(error) => refuse(&error),
     }
 }

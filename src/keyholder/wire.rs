@@ -5,7 +5,7 @@
 //!                   body: for each decision its length (u32, little-endian) and its bytes
 //!                   -> 200 {"match":0} or {"match":1}
 //! POST /v1/forget   headers velum-tenant, velum-subject -> 204
-//! GET  /v1/ready    -> 200 {"key":"<key id>"}
+//! GET  /v1/ready    -> 200 {"key":"<key id>"}, while keys are changed with "retiring":"<key id>"
 //! otherwise         problem+json with `code`, `retry_after_s` and, for a spent budget, `scope`
 //! ```
 //! Both answers to `open` have the same length, so that the size of an encrypted record does not tell them apart.
@@ -86,6 +86,8 @@ impl Answer {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Readiness {
     pub(super) key: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) retiring: Option<String>,
 }
 
 /// A refusal as RFC 9457 problem+json.

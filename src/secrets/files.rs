@@ -39,6 +39,26 @@ fn write_whole(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Overwrites a file and removes it: what a copy-on-write file system or a flash disk keeps of it is beyond a program.
+pub fn destroy(path: &Path) -> Result<(), SecretsError> {
+    let unwritable = |source| SecretsError::Unwritable { path: path.to_owned(), source };
+    let destroyed = OpenOptions::new().write(true).open(path).and_then(|mut file| {
+        let length = file.metadata()?.len() as usize;
+        file.write_all(&vec![0; length])?;
+        file.sync_all()?;
+        fs::remove_file(path)
+    });
+    destroyed.map_err(unwritable)
+}
+
+/// Moves a file to another name in one step, in place of what is there.
+pub fn rename(from: &Path, to: &Path) -> Result<(), SecretsError> {
+    let unwritable = |source| SecretsError::Unwritable { path: to.to_owned(), source };
+    fs::rename(from, to).map_err(unwritable)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)
+}
+
 pub fn create_private_folder(path: &Path) -> Result<(), SecretsError> {
     DirBuilder::new()
         .recursive(true)

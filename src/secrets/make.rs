@@ -16,7 +16,7 @@ use crate::{
     auth::jwt::SigningKey,
     fhe::keys,
     settings::{DEVELOPMENT_MARKER, Settings},
-    vault::keyring,
+    vault::{KekId, keyring},
 };
 
 /// One kind of key.
@@ -109,6 +109,16 @@ pub fn existing(kind: Kind, secrets_dir: &Path, fhe_dir: &Path) -> Option<PathBu
 
 fn newest(signs: Signs, secrets_dir: &Path) -> Option<PathBuf> {
     signing_keys::files(signs, secrets_dir).ok()?.pop().map(|(_, path)| path)
+}
+
+/// Removes the file of a key-encryption key that was retired. Safe to repeat.
+pub fn remove_kek(secrets_dir: &Path, id: &KekId) -> Result<Option<PathBuf>, SecretsError> {
+    let path = secrets_dir.join(KEKS).join(format!("{id}.key"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    files::destroy(&path)?;
+    Ok(Some(path))
 }
 
 /// Makes every key that is missing, for the embedded mode alone. Processes that start together wait for one another.

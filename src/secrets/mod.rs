@@ -8,6 +8,7 @@
 //! <secrets>/kek/<id>.key                wraps the subjects' data keys
 //! <fhe>/public.key, evaluation.key      encrypt and compare; on every server
 //! <fhe>/secret.key                      opens decisions; at the keyholder alone
+//! <fhe>/rekey.key, retiring.key         while keys are changed: the way from the key before, and (at the keyholder) that key
 //! ```
 //! A file that others can read, a weak key, or one key used for two purposes stops the start with a sentence that names it.
 
@@ -25,9 +26,12 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 pub use self::{
-    fhe::{make_evaluation_key, read_evaluation_key, read_public_key, read_secret_keys},
-    files::write_private,
-    make::{Kind, Made, ensure_development, existing, make},
+    fhe::{
+        begin_fhe_rotation, finish_fhe_rotation, make_evaluation_key, read_evaluation_key, read_public_key, read_rekey,
+        read_retiring_secret, read_secret_keys,
+    },
+    files::{create_private_folder, write_private},
+    make::{Kind, Made, ensure_development, existing, make, remove_kek},
     signing_keys::{Rotation, Signs, read_signing_keys, rotate_signing_keys},
 };
 use crate::{
@@ -39,8 +43,8 @@ use crate::{
     fhe::wire::WireError,
     settings::{SecretText, SecretsSettings},
     vault::{
-        BlindIndexKey, KeyEncryptionKeys,
-        keyring::{self, KeyTextError, KeyringError},
+        BlindIndexKey,
+        keyring::{self, KeyTextError, Keyring, KeyringError},
     },
 };
 
@@ -85,7 +89,7 @@ pub struct Secrets {
     pub evidence_keys: EvidenceKeys,
     pub pepper: Pepper,
     pub blind_index: BlindIndexKey,
-    pub key_encryption_keys: KeyEncryptionKeys,
+    pub key_encryption_keys: Keyring,
 }
 
 impl Secrets {
@@ -105,10 +109,10 @@ impl Secrets {
         }
         let pepper = key(settings.client_secret_pepper.as_ref(), "VELUM_CLIENT_SECRET_PEPPER", &dir.join(PEPPER))?;
         let blind_index = key(settings.blind_index_key.as_ref(), "VELUM_BLIND_INDEX_KEY", &dir.join(BLIND_INDEX))?;
-        let key_encryption_keys = keyring::read_key_encryption_keys(dir, settings.kek_current.as_ref())?;
+        let key_encryption_keys = Keyring::read(dir, settings.kek_current.as_ref())?;
 
         let mut used = vec![pepper.fingerprint(), blind_index.fingerprint()];
-        for id in key_encryption_keys.ids() {
+        for id in key_encryption_keys.keys().ids() {
             used.push(key(None, "", &dir.join(KEKS).join(format!("{id}.key")))?.fingerprint());
         }
         one_purpose_each(used)?;
@@ -120,6 +124,11 @@ impl Secrets {
             key_encryption_keys,
         })
     }
+}
+
+/// The key-encryption keys alone: what it takes to re-wrap data keys.
+pub fn read_keyring(settings: &SecretsSettings) -> Result<Keyring, SecretsError> {
+    Ok(Keyring::read(&settings.dir, settings.kek_current.as_ref())?)
 }
 
 /// A key with the place it came from, as a sentence would name it.
@@ -319,7 +328,7 @@ mod tests {
         let secrets = &house.settings.secrets;
         make(Kind::Kek, &secrets.dir, &secrets.fhe_dir, NOW).unwrap();
         make(Kind::Kek, &secrets.dir, &secrets.fhe_dir, NOW).unwrap();
-        let keys = Secrets::read(secrets).unwrap().key_encryption_keys;
+        let keys = Secrets::read(secrets).unwrap().key_encryption_keys.keys();
         let ids: Vec<&str> = keys.ids().map(|id| id.as_str()).collect();
         assert_eq!(ids, ["2026-11-20", "2026-11-20-02", "2026-11-20-03"]);
         assert_eq!(keys.current().as_str(), "2026-11-20-03");

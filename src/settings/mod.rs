@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use self::reader::Reader;
 pub use self::{
     database_url::{DatabaseUrl, InvalidDatabaseUrl},
-    production::{DEVELOPMENT_MARKER, SECRET_KEY_FILE},
+    production::{DEVELOPMENT_MARKER, RETIRING_KEY_FILE, SECRET_KEY_FILE},
     reader::{Effective, Origin, PREFIX, Problem, REDACTED},
     redis_url::{InvalidRedisUrl, RedisUrl},
 };

@@ -18,6 +18,8 @@ pub const DEVELOPMENT_MARKER: &str = "MADE_FOR_DEVELOPMENT";
 
 /// In the folder of the encryption's keys: opens decisions.
 pub const SECRET_KEY_FILE: &str = "secret.key";
+/// Where the secret key before lies, while keys are changed.
+pub const RETIRING_KEY_FILE: &str = "retiring.key";
 
 /// Shortest password of a database, in characters.
 const PASSWORD_LENGTH_MIN: usize = 16;
@@ -220,9 +222,10 @@ fn keyholder(settings: &Settings, local_allowed: bool, reader: &mut Reader) {
             not_self_made(certificate(identity), "KEYHOLDER_CLIENT_CERTIFICATE_FILE", reader);
             must_be_set(reader, "KEYHOLDER_CA", "KEYHOLDER_CA_FILE");
             not_self_made(authority.as_deref(), "KEYHOLDER_CA_FILE", reader);
-            if settings.secrets.fhe_dir.join(SECRET_KEY_FILE).exists() {
+            let is_here = |name: &&str| settings.secrets.fhe_dir.join(name).exists();
+            if let Some(name) = [SECRET_KEY_FILE, RETIRING_KEY_FILE].into_iter().find(is_here) {
                 let path = settings.secrets.fhe_dir.display();
-                let sentence = format!("{path} holds secret.key, which belongs to the keyholder alone; move it there");
+                let sentence = format!("{path} holds {name}, which belongs to the keyholder alone; move it there");
                 reader.problem("FHE_DIR", sentence);
             }
         }

@@ -9,6 +9,7 @@ use super::{
     columns::micros,
     conn::{AnyConnection, Reach},
     error::{Conflict, StoreError},
+    rewrap::hold,
     schema::keystore::address_keys,
 };
 use crate::vault::{AddressKey, WrappedKey};
@@ -26,10 +27,13 @@ impl KeyStore {
     /// destroyed with that, so that nobody can ever hash an address as they did.
     pub async fn address_key(&self, starts_at: OffsetDateTime) -> Result<AddressKey, StoreError> {
         let starts_at = micros(starts_at);
-        let fresh = self.keys.wrap_address_key(&AddressKey::generate()?, starts_at)?;
+        let fresh = self.keyring.keys().wrap_address_key(&AddressKey::generate()?, starts_at)?;
         let fresh = Row { starts_at, kek_id: fresh.kek, wrapped: fresh.bytes };
         let work = move |connection: &mut AnyConnection| {
-            match insert(connection, &fresh) {
+            match connection.write(|connection| {
+                hold(connection, &fresh.kek_id)?;
+                insert(connection, &fresh)
+            }) {
                 Err(StoreError::Conflict(_)) => {} // another process was earlier
                 other => other?,
             }
@@ -39,7 +43,8 @@ impl KeyStore {
             Ok(row)
         };
         let row = self.database.pool.run(Reach::Every, work).await?;
-        Ok(self.keys.unwrap_address_key(&WrappedKey { kek: row.kek_id, bytes: row.wrapped }, starts_at)?)
+        let wrapped = WrappedKey { kek: row.kek_id, bytes: row.wrapped };
+        Ok(self.with_keys(&wrapped, |keys| keys.unwrap_address_key(&wrapped, starts_at))?)
     }
 }
 

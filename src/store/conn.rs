@@ -166,6 +166,15 @@ impl AnyConnection {
         Ok(role.map(|role| role.name))
     }
 
+    /// What stands behind a SELECT whose rows must stay as they are until commit, though others may read them so as well.
+    /// SQLite's one writer excludes all others anyway.
+    pub(super) fn shared_lock(&self) -> &'static str {
+        match self.dialect() {
+            Dialect::Postgres => "FOR SHARE",
+            Dialect::Sqlite => "",
+        }
+    }
+
     /// Takes what was just deleted or overwritten out of the files as far as the database can.
     ///
     /// SQLite: `secure_delete` has zeroed the pages, so moving them from the write-ahead log into the file and emptying the

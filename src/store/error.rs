@@ -2,7 +2,7 @@
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use crate::vault::VaultError;
+use crate::vault::{KeyringError, VaultError};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,6 +34,11 @@ pub enum StoreError {
     Unavailable(#[source] Source),
     #[error("a stored field cannot be sealed or opened")]
     Sealed(#[from] VaultError),
+    #[error("the key-encryption keys cannot be used")]
+    Keyring(#[from] KeyringError),
+    /// Rows are still wrapped by it: without it they would be lost.
+    #[error("key-encryption key {kek} wraps {rows} rows still; re-wrap them first")]
+    KeyInUse { kek: String, rows: u64 },
     #[error("{0}")]
     BadUrl(&'static str),
     #[error("a migration failed")]
@@ -107,6 +112,8 @@ impl StoreError {
             Self::RowSecurityBypassed { .. } => "row_security_bypassed",
             Self::Unavailable(_) => "database_unavailable",
             Self::Sealed(error) => error.code(),
+            Self::Keyring(_) => "keyring_unusable",
+            Self::KeyInUse { .. } => "key_encryption_key_in_use",
             Self::BadUrl(_) => "database_url_invalid",
             Self::Migration(_) => "migration_failed",
             Self::Corrupt { .. } => "stored_value_corrupt",

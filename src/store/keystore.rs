@@ -17,18 +17,19 @@ use super::{
     error::{Conflict, StoreError},
     ledger::{self, Mark},
     migrations,
+    rewrap::hold,
     schema::keystore::data_keys,
 };
 use crate::{
     domain::id::{SubjectId, TenantId},
-    vault::{DataKey, KeyEncryptionKeys, WrappedKey},
+    vault::{DataKey, KeyEncryptionKeys, Keyring, VaultError, WrappedKey},
 };
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct KeyStore {
     pub(super) database: Database,
-    pub(super) keys: Arc<KeyEncryptionKeys>,
+    pub(super) keyring: Arc<Keyring>,
 }
 
 #[derive(Queryable, Insertable)]
@@ -44,9 +45,9 @@ struct Row {
 
 impl KeyStore {
     /// `url` is `postgres://...` or `sqlite:PATH`, and not the main database's.
-    pub async fn connect(url: &str, pool_size: usize, keys: KeyEncryptionKeys) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str, pool_size: usize, keys: impl Into<Keyring>) -> Result<Self, StoreError> {
         let database = Database::connect(url, pool_size, &migrations::KEYSTORE).await?;
-        Ok(Self { database, keys: Arc::new(keys) })
+        Ok(Self { database, keyring: Arc::new(keys.into()) })
     }
 
     /// Up to where this database agrees with the ledger of erasures.
@@ -73,19 +74,37 @@ impl KeyStore {
         subject: SubjectId,
         now: OffsetDateTime,
     ) -> Result<DataKey, StoreError> {
+        match self.try_to_create(tenant, subject, now).await {
+            // By another process, a moment ago.
+            Err(StoreError::Sealed(VaultError::RetiredKey(_))) => {
+                self.refresh_keys().await?;
+                self.try_to_create(tenant, subject, now).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_to_create(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        now: OffsetDateTime,
+    ) -> Result<DataKey, StoreError> {
         let key = DataKey::generate()?;
-        let wrapped = self.keys.wrap(&key, tenant, subject)?;
+        let wrapped = self.keyring.keys().wrap(&key, tenant, subject)?;
         let row = Row {
             subject_id: subject.to_string(),
             tenant_id: tenant.to_string(),
-            kek_id: Some(wrapped.kek),
+            kek_id: Some(wrapped.kek.clone()),
             wrapped: Some(wrapped.bytes),
             created_at: micros(now),
             destroyed_at: None,
         };
-        let insert =
-            move |connection: &mut _| Ok(diesel::insert_into(data_keys::table).values(&row).execute(connection)?);
-        match self.database.pool.run(tenant, insert).await.map_err(|error| error.or_conflict(Conflict::DataKey)) {
+        let insert = move |connection: &mut AnyConnection| {
+            hold(connection, &wrapped.kek)?;
+            Ok(diesel::insert_into(data_keys::table).values(&row).execute(connection)?)
+        };
+        match self.database.pool.write(tenant, insert).await.map_err(|error| error.or_conflict(Conflict::DataKey)) {
             Ok(_) => Ok(key),
             Err(StoreError::Conflict(_)) if self.is_destroyed(tenant, subject).await? => {
                 Err(StoreError::Conflict(Conflict::DataKeyDestroyed))
@@ -144,7 +163,23 @@ impl KeyStore {
     fn unwrap(&self, tenant: TenantId, row: Row) -> Result<Option<(SubjectId, DataKey)>, StoreError> {
         let (Some(kek), Some(bytes)) = (row.kek_id, row.wrapped) else { return Ok(None) };
         let subject = parse("data_keys.subject_id", &row.subject_id)?;
-        Ok(Some((subject, self.keys.unwrap(&WrappedKey { kek, bytes }, tenant, subject)?)))
+        let wrapped = WrappedKey { kek, bytes };
+        Ok(Some((subject, self.with_keys(&wrapped, |keys| keys.unwrap(&wrapped, tenant, subject))?)))
+    }
+
+    /// Unwraps with the keys in use; where they lack this one, with those that lie in the folder now.
+    pub(super) fn with_keys<T>(
+        &self,
+        wrapped: &WrappedKey,
+        unwrap: impl Fn(&KeyEncryptionKeys) -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
+        match unwrap(&self.keyring.keys()) {
+            Err(VaultError::UnknownKey(kek)) => match self.keyring.look_for(&wrapped.kek) {
+                Some(keys) => unwrap(&keys),
+                None => Err(VaultError::UnknownKey(kek)),
+            },
+            outcome => outcome,
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod ledger;
 mod migrations;
 mod page;
 mod retention;
+mod rewrap;
 pub mod schema;
 mod subjects;
 mod templates;
@@ -61,8 +62,11 @@ pub use self::{
     ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
     page::{PAGE_ROWS_MAX, Page},
     retention::Retention,
+    rewrap::Rewrapped,
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
-    templates::{NewTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates},
+    templates::{
+        NewTemplate, SealedTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates,
+    },
     tenants::{Tenant, Tenants},
     tokens::{TokenRef, Tokens},
     usage::{Usage, UsageDay},

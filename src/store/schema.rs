@@ -224,6 +224,12 @@ pub mod keystore {
         }
     }
     diesel::table! {
+        wrapping_keys (id) {
+            id -> Text,
+            retired_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
         address_keys (starts_at) {
             starts_at -> BigInt,
             kek_id -> Text,

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{
     audit::Act,
     columns::{instant, micros, parse},
-    conn::{AnyConnection, Pool},
+    conn::{AnyConnection, Pool, Reach},
     consents::lock_active,
     error::{Conflict, StoreError},
     schema::main::enrolments,
@@ -41,6 +41,8 @@ pub struct NewTemplate<'a> {
     /// The use that must be permitted at the moment of writing.
     pub purpose: &'a Purpose,
     pub kind: TemplateKind,
+    /// The key that the kind's is about to follow: templates under it count as the same kind.
+    pub older_key: Option<String>,
     pub template: &'a [u8],
     pub created_at: OffsetDateTime,
 }
@@ -57,6 +59,7 @@ pub struct TemplateRow {
 /// A template with its bytes opened: the TFHE ciphertext.
 pub struct StoredTemplate {
     pub id: EnrolmentId,
+    pub fhe_key_id: String,
     pub template: Zeroizing<Vec<u8>>,
 }
 
@@ -108,6 +111,7 @@ impl Templates<'_> {
             created_at: micros(new.created_at),
         };
         let (subject, purpose, now) = (new.subject, new.purpose.clone(), new.created_at);
+        let older_key = new.older_key;
         let inserted = self.pool.write(tenant, move |connection| {
             lock_active(connection, tenant, subject, &purpose, now)?;
             let same_kind: i64 = enrolments::table
@@ -115,7 +119,7 @@ impl Templates<'_> {
                 .filter(enrolments::subject_id.eq(&row.subject_id))
                 .filter(enrolments::model_id.eq(&row.model_id))
                 .filter(enrolments::parameter_id.eq(&row.parameter_id))
-                .filter(enrolments::fhe_key_id.eq(&row.fhe_key_id))
+                .filter(enrolments::fhe_key_id.eq_any([&row.fhe_key_id, older_key.as_ref().unwrap_or(&row.fhe_key_id)]))
                 .count()
                 .get_result(connection)?;
             if same_kind >= TEMPLATES_PER_SUBJECT_MAX as i64 {
@@ -139,27 +143,31 @@ impl Templates<'_> {
         rows.into_iter().map(TemplateRow::try_from).collect()
     }
 
-    /// Every template of a subject that a probe of `kind` can be compared with, opened, newest first.
+    /// Every template of a subject that a probe of `kind` can be compared with, opened, newest first. Those under `older_key`
+    /// can be as well, once they are brought under the kind's key.
     pub async fn load(
         &self,
         tenant: TenantId,
         subject: SubjectId,
         kind: &TemplateKind,
+        older_key: Option<&str>,
         key: &DataKey,
     ) -> Result<Vec<StoredTemplate>, StoreError> {
+        let keys = [kind.fhe_key_id.as_str(), older_key.unwrap_or(&kind.fhe_key_id)].map(str::to_owned);
         let query = enrolments::table
             .filter(enrolments::tenant_id.eq(tenant.to_string()))
             .filter(enrolments::subject_id.eq(subject.to_string()))
             .filter(enrolments::model_id.eq(kind.model.to_string()))
             .filter(enrolments::parameter_id.eq(kind.parameter_id.clone()))
-            .filter(enrolments::fhe_key_id.eq(kind.fhe_key_id.clone()))
+            .filter(enrolments::fhe_key_id.eq_any(keys))
             .order(enrolments::id.desc())
             .limit(TEMPLATES_PER_SUBJECT_MAX as i64)
-            .select((enrolments::id, enrolments::template));
-        let rows: Vec<(String, Vec<u8>)> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
-        let open = |(id, sealed): (String, Vec<u8>)| {
+            .select((enrolments::id, enrolments::fhe_key_id, enrolments::template));
+        let rows: Vec<(String, String, Vec<u8>)> =
+            self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
+        let open = |(id, fhe_key_id, sealed): (String, String, Vec<u8>)| {
             let template = key.open(&place(&id), &sealed)?;
-            Ok(StoredTemplate { id: parse("enrolments.id", &id)?, template })
+            Ok(StoredTemplate { id: parse("enrolments.id", &id)?, fhe_key_id, template })
         };
         rows.into_iter().map(open).collect()
     }
@@ -180,6 +188,82 @@ impl Templates<'_> {
             _ => act.complete(connection, tenant),
         };
         self.pool.write(tenant, delete).await
+    }
+
+    /// How many templates of all tenants lie under a key.
+    pub async fn count_under(&self, fhe_key_id: &str) -> Result<u64, StoreError> {
+        let query = enrolments::table.filter(enrolments::fhe_key_id.eq(fhe_key_id.to_owned())).count();
+        let rows: i64 = self.pool.run(Reach::Every, move |connection| Ok(query.get_result(connection)?)).await?;
+        Ok(rows.unsigned_abs())
+    }
+
+    /// The next templates of all tenants under a key, as they rest.
+    pub async fn under_key(
+        &self,
+        fhe_key_id: &str,
+        after: Option<EnrolmentId>,
+        limit: u32,
+    ) -> Result<Vec<SealedTemplate>, StoreError> {
+        let query = enrolments::table
+            .filter(enrolments::fhe_key_id.eq(fhe_key_id.to_owned()))
+            .filter(enrolments::id.gt(after.map_or_else(String::new, |id| id.to_string())))
+            .order(enrolments::id)
+            .limit(limit.into())
+            .select((enrolments::id, enrolments::tenant_id, enrolments::subject_id, enrolments::template));
+        let rows: Vec<(String, String, String, Vec<u8>)> =
+            self.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |(id, tenant, subject, sealed): (String, String, String, Vec<u8>)| {
+            Ok(SealedTemplate {
+                id: parse("enrolments.id", &id)?,
+                tenant: parse("enrolments.tenant_id", &tenant)?,
+                subject: parse("enrolments.subject_id", &subject)?,
+                sealed,
+            })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Puts templates in place of those that lay under the key `from`; how many there still were.
+    pub async fn bring_under(&self, from: &str, to: &str, templates: Vec<SealedTemplate>) -> Result<u64, StoreError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let replace = move |connection: &mut AnyConnection| {
+            let mut rows = 0;
+            for template in &templates {
+                let same = enrolments::table
+                    .filter(enrolments::tenant_id.eq(template.tenant.to_string()))
+                    .filter(enrolments::id.eq(template.id.to_string()))
+                    .filter(enrolments::fhe_key_id.eq(&from));
+                let changes = (enrolments::fhe_key_id.eq(&to), enrolments::template.eq(&template.sealed));
+                rows += diesel::update(same).set(changes).execute(connection)? as u64;
+            }
+            Ok(rows)
+        };
+        self.pool.write(Reach::Every, replace).await
+    }
+
+    /// Takes what was overwritten out of the files, as far as the database can.
+    pub async fn scrub(&self) -> Result<(), StoreError> {
+        self.pool.run(Reach::Every, |connection| Ok(connection.scrub()?)).await
+    }
+}
+
+/// A template as it rests, with whose it is.
+pub struct SealedTemplate {
+    pub id: EnrolmentId,
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    sealed: Vec<u8>,
+}
+
+impl SealedTemplate {
+    pub fn open(&self, key: &DataKey) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        Ok(key.open(&place(&self.id.to_string()), &self.sealed)?)
+    }
+
+    /// The same row with other content.
+    pub fn with(&self, template: &[u8], key: &DataKey) -> Result<Self, StoreError> {
+        let sealed = key.seal(&place(&self.id.to_string()), template)?;
+        Ok(Self { id: self.id, tenant: self.tenant, subject: self.subject, sealed })
     }
 }
 

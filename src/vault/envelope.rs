@@ -8,7 +8,11 @@
 //! All of that is bound in, so that a wrapped key cannot be passed off as another subject's, another period's, one of the
 //! other kind or another key's.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use zeroize::Zeroizing;
 
@@ -82,13 +86,25 @@ pub struct WrappedKey {
 pub struct KeyEncryptionKeys {
     current: KekId,
     by_id: BTreeMap<KekId, KeyEncryptionKey>,
+    /// Names of keys that are refused, whether their files are there or not.
+    retired: BTreeSet<KekId>,
 }
 
 impl KeyEncryptionKeys {
     /// `None` when `current` is not among `keys`.
     pub fn new(current: KekId, keys: impl IntoIterator<Item = (KekId, KeyEncryptionKey)>) -> Option<Self> {
         let by_id: BTreeMap<_, _> = keys.into_iter().collect();
-        by_id.contains_key(&current).then_some(Self { current, by_id })
+        by_id.contains_key(&current).then_some(Self { current, by_id, retired: BTreeSet::new() })
+    }
+
+    /// The same without those that were retired. `RetiredKey` when the current one was.
+    pub fn refusing(mut self, retired: BTreeSet<KekId>) -> Result<Self, VaultError> {
+        if retired.contains(&self.current) {
+            return Err(VaultError::RetiredKey(self.current.0));
+        }
+        self.by_id.retain(|id, _| !retired.contains(id));
+        self.retired = retired;
+        Ok(self)
     }
 
     /// The key that wraps new keys.
@@ -132,6 +148,9 @@ impl KeyEncryptionKeys {
         owner: &str,
     ) -> Result<Zeroizing<[u8; field::KEY_BYTES]>, VaultError> {
         let kek = KekId(wrapped.kek.clone());
+        if self.retired.contains(&kek) {
+            return Err(VaultError::RetiredKey(kek.0));
+        }
         let key = self.by_id.get(&kek).ok_or_else(|| VaultError::UnknownKey(wrapped.kek.clone()))?;
         let row = format!("{kek}/{owner}");
         let bytes = field::open(&key.0, &Place { table, row: &row, column: "wrapped" }, &wrapped.bytes)?;

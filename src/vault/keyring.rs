@@ -4,10 +4,12 @@
 //! that is shorter or longer, or whose bytes were plainly not drawn at random stops the start with a sentence that names it.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -65,6 +67,68 @@ pub enum KeyTextError {
     NotAKey,
     #[error("the key is guessable; make a random one, e.g. with: openssl rand -base64 32")]
     Weak,
+}
+
+/// How often at most the folder is looked into for a key that is missing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The key-encryption keys in use, and the folder they come from: a key that is put there serves without a restart.
+pub struct Keyring {
+    /// The secrets folder and the key that wraps, if one is named. `None`: these keys and no others.
+    source: Option<(PathBuf, Option<KekId>)>,
+    keys: RwLock<Arc<KeyEncryptionKeys>>,
+    retired: Mutex<BTreeSet<KekId>>,
+    looked_at: Mutex<Option<Instant>>,
+}
+
+impl From<KeyEncryptionKeys> for Keyring {
+    fn from(keys: KeyEncryptionKeys) -> Self {
+        let keys = RwLock::new(Arc::new(keys));
+        Self { source: None, keys, retired: Mutex::default(), looked_at: Mutex::default() }
+    }
+}
+
+impl Keyring {
+    pub fn read(secrets: &Path, current: Option<&KekId>) -> Result<Self, KeyringError> {
+        let keys = read_key_encryption_keys(secrets, current)?;
+        Ok(Self { source: Some((secrets.to_owned(), current.cloned())), ..keys.into() })
+    }
+
+    pub fn keys(&self) -> Arc<KeyEncryptionKeys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes what lies in the folder now; from here on refuses the keys of these names. What cannot be read, or wraps by a
+    /// retired key, leaves the keys in use as they are.
+    pub fn refresh(&self, retired: BTreeSet<KekId>) -> Result<(), KeyringError> {
+        retired.clone_into(&mut self.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        self.read_again()
+    }
+
+    /// Looks for a key that is not known: it may have been made a moment ago, by another process.
+    pub fn look_for(&self, kek: &str) -> Option<Arc<KeyEncryptionKeys>> {
+        {
+            let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked_at.is_some_and(|looked_at| looked_at.elapsed() < LOOK_INTERVAL) && !self.knows(kek) {
+                return None;
+            }
+            *looked_at = Some(Instant::now());
+        }
+        self.read_again().ok()?;
+        self.knows(kek).then(|| self.keys())
+    }
+
+    fn knows(&self, kek: &str) -> bool {
+        self.keys().ids().any(|id| id.as_str() == kek)
+    }
+
+    fn read_again(&self) -> Result<(), KeyringError> {
+        let Some((secrets, current)) = &self.source else { return Ok(()) };
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = read_key_encryption_keys(secrets, current.as_ref())?.refusing(retired)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(())
+    }
 }
 
 /// Reads every `<secrets>/kek/<id>.key`. The current key is the one named, else the last by name.

@@ -22,6 +22,7 @@ pub use address::AddressKey;
 pub use blind_index::{BlindIndex, BlindIndexKey};
 pub use envelope::{DataKey, KekId, KeyEncryptionKeys, WrappedKey};
 pub use field::Place;
+pub use keyring::{Keyring, KeyringError};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
@@ -33,6 +34,9 @@ pub enum VaultError {
     /// The key-encryption key was retired too early, or its file was lost.
     #[error("data key is wrapped by key-encryption key {0:?}, which is not in the keyring")]
     UnknownKey(String),
+    /// Everything that it wrapped was wrapped anew, and it was put out of use.
+    #[error("key-encryption key {0:?} was retired; it wraps and unwraps nothing any more")]
+    RetiredKey(String),
     /// Altered, moved to another place, or sealed under another key; these cannot be told apart, by design.
     #[error("sealed bytes do not open here: altered, moved, or sealed under another key")]
     NotAuthentic,
@@ -46,6 +50,7 @@ impl VaultError {
             Self::Malformed => "sealed_malformed",
             Self::UnknownVersion(_) => "sealed_unknown_version",
             Self::UnknownKey(_) => "key_encryption_key_unknown",
+            Self::RetiredKey(_) => "key_encryption_key_retired",
             Self::NotAuthentic => "sealed_not_authentic",
             Self::NoRandomness => "no_randomness",
         }

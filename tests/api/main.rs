@@ -25,6 +25,7 @@ mod oauth_rfc;
 mod outages;
 mod problems;
 mod process;
+mod rekey;
 mod revocation;
 mod stops;
 mod tokens;

@@ -156,6 +156,12 @@ impl Bench {
         Arc::new(started.unwrap())
     }
 
+    /// One that changes keys: its own is new, and it holds the one before as well.
+    pub async fn local_after(&self, retiring: Option<SecretKeys>, secret: SecretKeys) -> Arc<LocalKeyholder> {
+        let started = LocalKeyholder::start(secret, self.journal().await, self.budgets, self.clock.clone()).await;
+        Arc::new(started.unwrap().also_holding(retiring))
+    }
+
     /// Starts it, or starts it anew on the same journal (and, for a server, at the same address).
     pub async fn start(&mut self) -> Keyholder {
         let local = self.local(stored_secret()).await;

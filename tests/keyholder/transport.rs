@@ -8,6 +8,7 @@ use velum::{
         decision::Decision,
         id::{SubjectId, TenantId, VerificationId},
     },
+    fhe::keys::{self, SecretKeys},
     keyholder::{Budgets, DECISIONS_MAX, DEFAULT_BUDGETS, KeyholderError},
     tls::{
         self,
@@ -194,5 +195,26 @@ async fn malformed_questions_are_refused_and_cost_nothing() {
 
     // The budget of one is still there.
     keyholder.open(Person::new().asks_once()).await.unwrap();
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_keys_are_changed_edges_of_both_keys_are_served_and_then_those_of_the_new_one_alone() {
+    let (mut bench, older_edge) = Bench::new(Place::BehindMutualTls, DEFAULT_BUDGETS).await;
+    let fresh = keys::generate().secret.to_bytes();
+    let fresh = || SecretKeys::from_bytes(&fresh).unwrap();
+    bench.stop().await;
+    bench.serve(bench.local_after(Some(stored_secret()), fresh()).await, Vec::new()).await;
+    let newer_edge = bench.ask_as(&bench.tls, fresh().key_id());
+    for edge in [&older_edge, &newer_edge] {
+        edge.ready().await.unwrap();
+    }
+    assert_eq!(older_edge.open(Person::new().asks_once()).await, Ok(Decision::Match));
+    bench.stop().await;
+
+    bench.serve(bench.local_after(None, fresh()).await, Vec::new()).await;
+    newer_edge.ready().await.unwrap();
+    assert_eq!(older_edge.ready().await, Err(KeyholderError::WrongKey));
+    assert_eq!(older_edge.open(Person::new().asks_once()).await, Err(KeyholderError::WrongKey));
     bench.stop().await;
 }

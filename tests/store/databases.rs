@@ -321,7 +321,8 @@ pub async fn insert_template(
 ) -> Result<EnrolmentId, StoreError> {
     let id = EnrolmentId::generate();
     let purpose = purpose();
-    let new = NewTemplate { id, subject, purpose: &purpose, kind: kind(), template, created_at: NOW };
+    let (kind, older_key) = (kind(), None);
+    let new = NewTemplate { id, subject, purpose: &purpose, kind, older_key, template, created_at: NOW };
     store.templates().insert(tenant, new, key, act()).await.map(|()| id)
 }
 

@@ -41,7 +41,7 @@ fn deleting_a_subject_removes_all_of_it_and_only_that() {
         assert!(matches!(store.subjects().find(tenant, *erased).await, Err(StoreError::NotFound)));
 
         let (kept, key) = &subjects[1];
-        assert_eq!(store.templates().load(tenant, *kept, &kind(), key).await.unwrap().len(), 2);
+        assert_eq!(store.templates().load(tenant, *kept, &kind(), None, key).await.unwrap().len(), 2);
         // The reference is free again.
         subject(&store, tenant, "emp-1").await;
     });

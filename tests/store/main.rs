@@ -20,5 +20,6 @@ mod keys;
 mod migrations;
 mod outages;
 mod retention;
+mod rotation;
 mod row_security;
 mod rows;

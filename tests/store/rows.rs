@@ -177,7 +177,7 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         ));
         assert!(matches!(store.consents().insert(foreign, &consent_of(id), act()).await, Err(StoreError::NotFound)));
         assert!(store.templates().list(foreign, id).await.unwrap().is_empty());
-        assert!(store.templates().load(foreign, id, &kind(), &key).await.unwrap().is_empty());
+        assert!(store.templates().load(foreign, id, &kind(), None, &key).await.unwrap().is_empty());
         assert!(matches!(store.templates().delete(foreign, id, template, act()).await, Err(StoreError::NotFound)));
         let inserted = insert_template(&store, foreign, id, &key, b"template").await;
         assert!(matches!(inserted, Err(StoreError::NotFound)));
@@ -186,7 +186,7 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         assert!(matches!(erasure, Err(StoreError::NotFound)));
 
         assert!(store.consents().active(own, id, &purpose(), NOW).await.unwrap().is_some());
-        assert_eq!(store.templates().load(own, id, &kind(), &key).await.unwrap().len(), 1);
+        assert_eq!(store.templates().load(own, id, &kind(), None, &key).await.unwrap().len(), 1);
     });
 }
 
@@ -229,7 +229,7 @@ fn templates_of_one_kind_are_opened_and_others_left_alone() {
         let first = insert_template(&store, tenant, id, &key, &bytes).await.unwrap();
         let second = insert_template(&store, tenant, id, &key, b"second").await.unwrap();
 
-        let loaded = store.templates().load(tenant, id, &kind(), &key).await.unwrap();
+        let loaded = store.templates().load(tenant, id, &kind(), None, &key).await.unwrap();
         let loaded: std::collections::BTreeMap<EnrolmentId, Vec<u8>> =
             loaded.into_iter().map(|row| (row.id, row.template.to_vec())).collect();
         assert_eq!(loaded, [(first, bytes), (second, b"second".to_vec())].into());
@@ -240,7 +240,7 @@ fn templates_of_one_kind_are_opened_and_others_left_alone() {
             TemplateKind { parameter_id: "velum-2".to_owned(), ..kind() },
             TemplateKind { fhe_key_id: "ff".repeat(16), ..kind() },
         ] {
-            assert!(store.templates().load(tenant, id, &other, &key).await.unwrap().is_empty(), "{other:?}");
+            assert!(store.templates().load(tenant, id, &other, None, &key).await.unwrap().is_empty(), "{other:?}");
         }
 
         store.templates().delete(tenant, id, first, act()).await.unwrap();
@@ -261,7 +261,7 @@ fn a_template_put_into_another_row_does_not_open() {
         insert_template(&store, tenant, id, &key, b"two").await.unwrap();
         let copy = "UPDATE enrolments SET template = (SELECT template FROM enrolments ORDER BY id LIMIT 1)";
         database.execute(copy).unwrap();
-        let refused = store.templates().load(tenant, id, &kind(), &key).await.err().unwrap();
+        let refused = store.templates().load(tenant, id, &kind(), None, &key).await.err().unwrap();
         assert!(matches!(refused, StoreError::Sealed(VaultError::NotAuthentic)), "{refused}");
     });
 }

@@ -1,6 +1,7 @@
 //! `velum bench`: where the time and the bytes go on this machine.
 
 mod access;
+mod rekey;
 mod service;
 pub mod stages;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use self::{access::Access, service::Service, stages::Stages};
+use self::{access::Access, rekey::Rekeying, service::Service, stages::Stages};
 use super::progress;
 use crate::{
     face::{FacePipeline, Runtime},
@@ -28,6 +29,9 @@ pub struct BenchArgs {
     /// Access tokens to buy, a hundred at a time; 0 leaves the access layer out
     #[arg(long, default_value_t = 10_000)]
     tokens: usize,
+    /// Templates to bring under another key; 0 leaves that out
+    #[arg(long, default_value_t = 200)]
+    templates: usize,
     /// Redis for the access layer, as VELUM_REDIS_URL; without it the server counts by itself
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
@@ -54,6 +58,10 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
 
     let workshop = Workshop::open(face)?;
     let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
+    let rekeying = match args.templates {
+        0 => None,
+        templates => Some(Rekeying::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, templates)?),
+    };
     let Workshop { pipeline, keys, evaluation_key_bytes } = workshop;
 
     if args.json {
@@ -68,6 +76,7 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
         if let Some(object) = json.as_object_mut() {
             object.extend(service.iter().flat_map(Service::to_json));
             object.extend(access.iter().flat_map(Access::to_json));
+            object.extend(rekeying.iter().flat_map(Rekeying::to_json));
         }
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());
@@ -86,6 +95,9 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     for (rate, &threshold) in &spec.thresholds {
         let zone = noise::grey_zone(&spec, threshold)?;
         println!("  grey zone at {rate}           {:>11.4} ± {zone:.4}", threshold.0);
+    }
+    if let Some(rekeying) = &rekeying {
+        print!("{}", rekeying.to_text());
     }
     if let Some(service) = &service {
         print!("{}", service.to_text());

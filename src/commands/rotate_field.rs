@@ -1,0 +1,143 @@
+//! `velum keys rotate field`: the current key-encryption key takes over from the others, while servers work.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, progress, settings};
+use crate::{
+    domain::clock::{Clock, SystemClock},
+    secrets,
+    settings::{Role, Settings},
+    store::{KeyStore, StoreError},
+};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Say how many keys are wrapped by each key-encryption key, and change nothing
+    #[arg(long)]
+    status: bool,
+    /// Then put the older key-encryption keys out of use, for ever, and remove their files on this host
+    #[arg(long, conflicts_with = "status")]
+    retire: bool,
+    /// One JSON object a line, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let settings = settings(Role::Tool)?;
+    let keystore = connect(&settings).await?;
+    if !arguments.status {
+        rewrap(&keystore, arguments.json).await?;
+    }
+    if arguments.retire {
+        retire(&keystore, &settings, arguments.json).await?;
+    }
+    report(&keystore, arguments.json).await.map_err(failed)
+}
+
+async fn connect(settings: &Settings) -> Result<KeyStore, Failure> {
+    let keyring = secrets::read_keyring(&settings.secrets);
+    let keyring = keyring.map_err(|error| Failure::because("the key-encryption keys", error))?;
+    let storage = &settings.storage;
+    let url = &storage.keystore;
+    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
+        return Err(Failure::plain(format!("there is no key store at {}", path.display())));
+    }
+    let keystore = KeyStore::connect(url.expose_text(), 2, keyring).await.map_err(failed)?;
+    keystore.database().check_schema().await.map_err(failed)?;
+    keystore.refresh_keys().await.map_err(failed)?;
+    Ok(keystore)
+}
+
+/// Step by step; what a killed run has done stays done, and the rows say what is left.
+async fn rewrap(keystore: &KeyStore, json: bool) -> Result<(), Failure> {
+    let left = others(keystore).await.map_err(failed)?.values().sum::<u64>();
+    let bar = progress::counted("re-wrapping", left as usize);
+    let (mut done, mut unreadable, mut after) = (0, 0, None);
+    loop {
+        let step = keystore.rewrap(after).await.map_err(failed)?;
+        done += step.rows;
+        unreadable += step.unreadable.len();
+        bar.set_position(done);
+        if json {
+            println!("{}", json!({ "rewrapped": done, "left": left.saturating_sub(done) }));
+        }
+        for subject in &step.unreadable {
+            eprintln!(
+                "the data key of {subject} does not open: its key-encryption key is missing, or the row was altered"
+            );
+        }
+        match step.next {
+            Some(subject) => after = Some(subject),
+            None => break,
+        }
+    }
+    keystore.rewrap_address_keys().await.map_err(failed)?;
+    keystore.scrub().await.map_err(failed)?;
+    bar.finish_and_clear();
+    match unreadable {
+        0 => Ok(()),
+        keys => Err(Failure::plain(format!("{keys} data keys could not be re-wrapped; everything else was")).next(
+            "bring back the key-encryption keys that `velum keys rotate field --status` names, and run it again",
+        )),
+    }
+}
+
+async fn retire(keystore: &KeyStore, settings: &Settings, json: bool) -> Result<(), Failure> {
+    let current = keystore.current_kek();
+    // Names sort by age: a key that is younger than the current one may be about to follow it.
+    for kek in keystore.known_keks().into_iter().filter(|kek| *kek < current) {
+        keystore.retire(&kek, SystemClock.now()).await.map_err(|error| match error {
+            StoreError::KeyInUse { .. } => failed(error).next("a server wrapped by it meanwhile: run this again"),
+            other => failed(other),
+        })?;
+    }
+    for id in keystore.retired_keks().await.map_err(failed)? {
+        let removed = secrets::remove_kek(&settings.secrets.dir, &id);
+        let removed = removed.map_err(|error| Failure::because("the file of a retired key is still there", error))?;
+        if let Some(path) = removed.filter(|_| !json) {
+            println!("retired {id}, removed {}; remove it on every other host", path.display());
+        }
+    }
+    Ok(())
+}
+
+async fn others(keystore: &KeyStore) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut counts = keystore.keys_by_kek().await?;
+    counts.remove(keystore.current_kek().as_str());
+    Ok(counts)
+}
+
+async fn report(keystore: &KeyStore, json: bool) -> Result<(), StoreError> {
+    let (current, counts, retired) =
+        (keystore.current_kek(), keystore.keys_by_kek().await?, keystore.retired_keks().await?);
+    let retired: Vec<_> = retired.iter().map(|kek| kek.as_str()).collect();
+    let left = others(keystore).await?.values().sum::<u64>();
+    if json {
+        println!("{}", json!({ "current": current.as_str(), "keys": counts, "left": left, "retired": retired }));
+        return Ok(());
+    }
+    for (kek, keys) in &counts {
+        println!("{kek:<24} wraps {keys} keys{}", if *kek == current.as_str() { ", current" } else { "" });
+    }
+    for kek in retired {
+        println!("{kek:<24} retired");
+    }
+    match left {
+        0 if keystore.known_keks().len() > 1 => {
+            println!(
+                "next: velum keys rotate field --retire, as soon as no backup of the key store that you may restore needs the old one"
+            );
+        }
+        0 => println!("nothing to do; for another key: velum keys generate --kind kek"),
+        left => println!("next: velum keys rotate field ({left} keys to re-wrap)"),
+    }
+    Ok(())
+}
+
+fn failed(error: StoreError) -> Failure {
+    Failure::because("the key store", error)
+}

@@ -1,0 +1,352 @@
+//! Another key-encryption key takes over while people come and go, also when the program is killed in the middle.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use velum::{
+    domain::id::{EnrolmentId, SubjectId, TenantId},
+    store::{Conflict, KeyStore, NewTemplate, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
+    vault::{DataKey, KeyEncryptionKeys, Keyring, Place, VaultError, envelope::KeyEncryptionKey},
+};
+use zeroize::Zeroizing;
+
+use crate::databases::*;
+
+const PLACE: Place<'_> = Place { table: "subjects", row: "sub_1", column: "external_ref" };
+const OLD: &str = "2026-11-20";
+const NEW: &str = "2026-11-21";
+
+/// A secrets folder with the old key, and later the new one.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(folder.path().join("kek")).unwrap();
+        folder.add(OLD);
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn add(&self, id: &str) {
+        let path = self.path().join(format!("kek/{id}.key"));
+        fs::write(&path, hex::encode(key_bytes(id))).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.path().join(format!("kek/{id}.key")).exists()
+    }
+
+    async fn key_store(&self, database: &TestDatabase) -> KeyStore {
+        let keys = Keyring::read(self.path(), None).unwrap();
+        let keys = KeyStore::connect(&database.url, POOL_SIZE, keys).await.unwrap();
+        keys.migrate().await.unwrap();
+        keys
+    }
+
+    fn rotate<'a>(&self, database: &TestDatabase, more: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
+        command.env_clear().current_dir(self.path());
+        command.env("VELUM_SECRETS_DIR", self.path()).env("VELUM_KEYSTORE_URL", &database.url);
+        command.args(["keys", "rotate", "field", "--json"]).args(more).stderr(Stdio::piped());
+        command
+    }
+
+    fn report<'a>(&self, database: &TestDatabase, more: impl IntoIterator<Item = &'a str>) -> serde_json::Value {
+        let output = self.rotate(database, more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    }
+}
+
+fn key_bytes(id: &str) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(format!("a test's own key {id}")).into()
+}
+
+fn keys_of(id: &str) -> KeyEncryptionKeys {
+    let key = KeyEncryptionKey::from_bytes(Zeroizing::new(key_bytes(id)));
+    KeyEncryptionKeys::new(id.parse().unwrap(), [(id.parse().unwrap(), key)]).unwrap()
+}
+
+/// What this key sealed opens under it alone.
+struct Person {
+    tenant: TenantId,
+    subject: SubjectId,
+    sealed: Vec<u8>,
+}
+
+impl Person {
+    fn of(tenant: TenantId, subject: SubjectId, key: &DataKey) -> Self {
+        Self { tenant, subject, sealed: key.seal(&PLACE, subject.to_string().as_bytes()).unwrap() }
+    }
+
+    async fn is_readable(&self, keys: &KeyStore) -> bool {
+        let key = keys.get(self.tenant, self.subject).await.unwrap().unwrap();
+        key.open(&PLACE, &self.sealed).is_ok()
+    }
+}
+
+async fn people(keys: &KeyStore, number: usize) -> Vec<Person> {
+    let mut people = Vec::new();
+    for _ in 0..number {
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        people.push(Person::of(tenant, subject, &keys.create(tenant, subject, NOW).await.unwrap()));
+    }
+    people
+}
+
+async fn rewrap_all(keys: &KeyStore) -> u64 {
+    let (mut rows, mut after) = (0, None);
+    loop {
+        let step = keys.rewrap(after).await.unwrap();
+        assert_eq!(step.unreadable, []);
+        rows += step.rows;
+        match step.next {
+            Some(subject) => after = Some(subject),
+            None => return rows,
+        }
+    }
+}
+
+#[test]
+fn every_key_is_wrapped_anew_while_people_come_and_go() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        // A server that is at work all the time; it learns of the new key by itself.
+        let server = folder.key_store(&database).await;
+        let residents = people(&server, 500).await;
+        server.address_key(NOW).await.unwrap();
+        let stolen = database.bytes("data_keys ORDER BY subject_id LIMIT 1", "wrapped");
+        folder.add(NEW);
+        let rotating = folder.key_store(&database).await;
+
+        let (coming, going) = (server.clone(), server.clone());
+        let leavers = people(&server, 60).await;
+        let traffic = tokio::spawn(async move {
+            for leaver in &leavers {
+                going.destroy(leaver.tenant, leaver.subject, NOW).await.unwrap();
+            }
+            (people(&coming, 60).await, leavers)
+        });
+        let mut rows = rewrap_all(&rotating).await;
+        let (arrivals, leavers) = traffic.await.unwrap();
+        server.refresh_keys().await.unwrap();
+        rows += rewrap_all(&rotating).await;
+        assert_eq!(rotating.rewrap_address_keys().await.unwrap(), 1);
+        assert!(rows >= 500, "{rows}");
+
+        for person in residents.iter().chain(&arrivals) {
+            assert!(person.is_readable(&server).await);
+        }
+        for leaver in &leavers {
+            assert!(server.is_destroyed(leaver.tenant, leaver.subject).await.unwrap());
+        }
+        assert_eq!(rotating.keys_by_kek().await.unwrap(), [(NEW.to_owned(), 561)].into());
+        server.address_key(NOW).await.unwrap();
+
+        // The old key is refused from here on: it wraps nothing, and what it once wrapped does not open.
+        rotating.retire(&OLD.parse().unwrap(), NOW).await.unwrap();
+        let late = KeyStore::connect(&database.url, 1, keys_of(OLD)).await.unwrap();
+        let refused = late.create(TenantId::generate(), SubjectId::generate(), NOW).await.err().unwrap();
+        assert!(matches!(&refused, StoreError::Sealed(VaultError::RetiredKey(kek)) if kek == OLD), "{refused}");
+        assert_eq!(database.count("data_keys WHERE kek_id = '2026-11-20'"), 0);
+        let put_back = match database.kind {
+            Kind::Sqlite => format!("x'{}'", stolen[0]),
+            Kind::Postgres => format!("decode('{}', 'hex')", stolen[0]),
+        };
+        let victim = "(SELECT min(subject_id) FROM data_keys)";
+        let forged = format!("UPDATE data_keys SET kek_id = '{OLD}', wrapped = {put_back} WHERE subject_id = {victim}");
+        database.execute(&forged).unwrap();
+        let victim = residents.iter().min_by_key(|person| person.subject).unwrap();
+        server.refresh_keys().await.unwrap();
+        match server.get(victim.tenant, victim.subject).await {
+            Err(StoreError::Sealed(VaultError::RetiredKey(kek))) => assert_eq!(kek, OLD),
+            other => panic!("opened: {}", other.is_ok()),
+        }
+    });
+}
+
+#[test]
+fn a_key_that_rows_need_is_not_retired_even_when_they_are_being_written() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        let server = folder.key_store(&database).await;
+        people(&server, 1).await;
+        let refused = server.retire(&OLD.parse().unwrap(), NOW).await.err().unwrap();
+        assert!(matches!(refused, StoreError::KeyInUse { rows: 1, .. }), "{refused}");
+        people(&server, 1).await;
+
+        // Whoever wraps by a key while it is retired either is counted or is refused, and then takes the new one.
+        folder.add(NEW);
+        let rotating = Arc::new(folder.key_store(&database).await);
+        let writers: Vec<_> = (0..6)
+            .map(|_| {
+                let server = server.clone();
+                tokio::spawn(async move { people(&server, 20).await })
+            })
+            .collect();
+        let mut attempts = 0;
+        loop {
+            rewrap_all(&rotating).await;
+            match rotating.retire(&OLD.parse().unwrap(), NOW).await {
+                Ok(()) => break,
+                Err(StoreError::KeyInUse { .. }) => attempts += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        eprintln!("retired after {attempts} refusals");
+        for writer in writers {
+            for person in writer.await.unwrap() {
+                assert!(person.is_readable(&server).await);
+            }
+        }
+        assert_eq!(rotating.keys_by_kek().await.unwrap(), [(NEW.to_owned(), 122)].into());
+    });
+}
+
+#[test]
+fn a_rotation_that_is_killed_goes_on_where_it_was() {
+    on_each_database(|database| async move {
+        const PEOPLE: usize = 20_000;
+        let folder = Folder::new();
+        folder.key_store(&database).await;
+        let (tenant, old) = (TenantId::generate(), keys_of(OLD));
+        let mut people = Vec::new();
+        for _ in 0..PEOPLE / 500 {
+            let rows = (0..500).map(|_| {
+                let (subject, key) = (SubjectId::generate(), DataKey::generate().unwrap());
+                people.push(Person::of(tenant, subject, &key));
+                let wrapped = hex::encode(old.wrap(&key, tenant, subject).unwrap().bytes);
+                let wrapped = match database.kind {
+                    Kind::Sqlite => format!("x'{wrapped}'"),
+                    Kind::Postgres => format!("decode('{wrapped}', 'hex')"),
+                };
+                format!("('{subject}', '{tenant}', '{OLD}', {wrapped}, 0)")
+            });
+            let rows = rows.collect::<Vec<_>>().join(", ");
+            let insert = "INSERT INTO data_keys (subject_id, tenant_id, kek_id, wrapped, created_at) VALUES";
+            database.execute(&format!("{insert} {rows}")).unwrap();
+        }
+        folder.add(NEW);
+
+        let mut running = folder.rotate(&database, []).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+        for _ in 0..5 {
+            lines.next().unwrap().unwrap();
+        }
+        running.kill().unwrap(); // SIGKILL
+        running.wait().unwrap();
+
+        let half_way = folder.report(&database, ["--status"]);
+        let left = half_way["left"].as_u64().unwrap();
+        eprintln!("killed with {left} of {PEOPLE} left");
+        assert!(left > 0 && left < PEOPLE as u64, "{half_way}");
+        let server = folder.key_store(&database).await;
+        for person in people.iter().step_by(37) {
+            assert!(person.is_readable(&server).await);
+        }
+
+        let done = folder.report(&database, ["--retire"]);
+        assert_eq!(
+            done,
+            serde_json::json!({
+                "current": NEW, "keys": { NEW: PEOPLE }, "left": 0, "retired": [OLD]
+            })
+        );
+        assert!(folder.has(NEW) && !folder.has(OLD));
+        for person in people.iter().step_by(37) {
+            assert!(person.is_readable(&server).await);
+        }
+        // A file that is brought back changes nothing.
+        folder.add(OLD);
+        let again = folder.key_store(&database).await;
+        again.refresh_keys().await.unwrap();
+        assert_eq!(again.known_keks().len(), 1);
+    });
+}
+
+#[test]
+fn a_row_that_does_not_open_is_named_and_the_others_are_rewrapped() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        let server = folder.key_store(&database).await;
+        let people = people(&server, 3).await;
+        folder.add(NEW);
+        folder.add("2026-11-19");
+        let lost = people[1].subject;
+        database.execute(&format!("UPDATE data_keys SET kek_id = '2026-11-19' WHERE subject_id = '{lost}'")).unwrap();
+        let output = folder.rotate(&database, []).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&lost.to_string()) && told.contains("1 data keys could not be re-wrapped"), "{told}");
+        let status = folder.report(&database, ["--status"]);
+        assert_eq!(status["keys"], serde_json::json!({ "2026-11-19": 1, NEW: 2 }));
+    });
+}
+
+#[test]
+fn templates_are_put_in_place_of_those_under_the_older_key_only_once_and_never_of_others() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        grant(&store, tenant, id).await;
+        for template in [b"one", b"two", b"six"] {
+            insert_template(&store, tenant, id, &key, template).await.unwrap();
+        }
+        let (old, new) = (kind().fhe_key_id, "ff".repeat(16));
+        let templates = store.templates();
+        assert_eq!(templates.count_under(&old).await.unwrap(), 3);
+        let first = templates.under_key(&old, None, 2).await.unwrap();
+        let rest = templates.under_key(&old, Some(first[1].id), 2).await.unwrap();
+        assert_eq!((first.len(), rest.len()), (2, 1));
+        assert_eq!(first[0].open(&key).unwrap().as_slice(), b"one");
+
+        // One of the two is deleted meanwhile.
+        templates.delete(tenant, id, first[1].id, None).await.unwrap();
+        let renewed = || first.iter().map(|template| template.with(b"new", &key).unwrap()).collect();
+        assert_eq!(templates.bring_under(&old, &new, renewed()).await.unwrap(), 1);
+        assert_eq!(templates.bring_under(&old, &new, renewed()).await.unwrap(), 0);
+        assert_eq!((templates.count_under(&old).await.unwrap(), templates.count_under(&new).await.unwrap()), (1, 1));
+
+        // A server that knows both keys reads both, one that knows the new key alone reads the new.
+        let now = TemplateKind { fhe_key_id: new.clone(), ..kind() };
+        let both = templates.load(tenant, id, &now, Some(&old), &key).await.unwrap();
+        let read = both.iter().map(|row| (row.fhe_key_id.as_str(), row.template.as_slice())).collect::<Vec<_>>();
+        assert_eq!(read, [(old.as_str(), b"six".as_slice()), (new.as_str(), b"new".as_slice())]);
+        assert_eq!(templates.load(tenant, id, &now, None, &key).await.unwrap().len(), 1);
+
+        // Templates under both keys count as one kind: an answer opens no more than so many.
+        let insert = async |older_key: Option<String>| {
+            let (enrolment, purpose) = (EnrolmentId::generate(), purpose());
+            let new = NewTemplate {
+                id: enrolment,
+                subject: id,
+                purpose: &purpose,
+                kind: now.clone(),
+                older_key,
+                template: b"more",
+                created_at: NOW,
+            };
+            templates.insert(tenant, new, &key, None).await
+        };
+        for _ in 2..TEMPLATES_PER_SUBJECT_MAX {
+            insert(Some(old.clone())).await.unwrap();
+        }
+        let full = insert(Some(old.clone())).await.err().unwrap();
+        assert!(matches!(full, StoreError::Conflict(Conflict::TooManyTemplates)), "{full}");
+    });
+}
