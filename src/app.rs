@@ -313,12 +313,16 @@ impl Running {
     }
 }
 
+/// All that a server has, without its door.
+pub async fn flows_alone(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Flows, StartError> {
+    let development = prepare(settings, &*clock)?;
+    Secrets::read(&settings.secrets)?;
+    App::assemble(Engine::load(settings)?, settings, development.as_ref(), clock).await
+}
+
 /// `velum worker`: carries out jobs until SIGTERM or SIGINT, and serves nobody but Prometheus.
 pub async fn work(settings: Settings, clock: Arc<dyn Clock>) -> Result<(), StartError> {
-    let development = prepare(&settings, &*clock)?;
-    Secrets::read(&settings.secrets)?;
-    let engine = Engine::load(&settings)?;
-    let flows = Data::new(App::assemble(engine, &settings, development.as_ref(), clock).await?);
+    let flows = Data::new(flows_alone(&settings, clock).await?);
     let metrics = settings.server.metrics_listen.map(|listen| Metrics::spawn(listen, &flows)).transpose()?;
     tokio::spawn(renew_signing_keys(Signs::Evidence, settings.secrets.dir, flows.clone()));
     let worker = Worker::start(flows.into_inner());

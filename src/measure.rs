@@ -25,6 +25,8 @@ const COMPUTE_PLACES_TAKEN: &str = "velum_compute_places_taken";
 const COMPUTE_PLACES_MAX: &str = "velum_compute_places_max";
 const UPLOAD_BYTES_TAKEN: &str = "velum_upload_bytes_taken";
 const JOB_RUNS: &str = "velum_job_runs_total";
+const ERASURES_OPEN: &str = "velum_erasures_open";
+const ERASURES_OVERDUE: &str = "velum_erasures_overdue_seconds";
 const JOBS: &str = "velum_jobs";
 const JOBS_OLDEST_DUE_AGE: &str = "velum_jobs_oldest_due_age_seconds";
 const DEPENDENCY_UP: &str = "velum_dependency_up";
@@ -48,6 +50,8 @@ const FIGURES: &[(&str, Kind, &str)] = &[
     (COMPUTE_PLACES_MAX, Kind::Gauge, "Places of the compute pool."),
     (UPLOAD_BYTES_TAKEN, Kind::Gauge, "Memory spoken for by images on their way in."),
     (JOB_RUNS, Kind::Counter, "Jobs that this process carried out, by kind and outcome."),
+    (ERASURES_OPEN, Kind::Gauge, "Erasure requests that have not ended."),
+    (ERASURES_OVERDUE, Kind::Gauge, "Seconds since the first of them was due; 0 while none is late."),
     (JOBS, Kind::Gauge, "Jobs of the queue by state: due, later, dead."),
     (JOBS_OLDEST_DUE_AGE, Kind::Gauge, "How long the oldest due job has been due."),
     (DEPENDENCY_UP, Kind::Gauge, "1 where a dependency answers, 0 where it does not."),
@@ -273,6 +277,12 @@ pub fn job(kind: &'static str, outcome: JobOutcome) {
         JobOutcome::Dead => "dead",
     };
     counter!(JOB_RUNS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// Erasure requests at this moment.
+pub fn erasures(open: i64, overdue_s: f64) {
+    gauge!(ERASURES_OPEN).set(open as f64);
+    gauge!(ERASURES_OVERDUE).set(overdue_s);
 }
 
 /// The queue at this moment.

@@ -333,7 +333,8 @@ mod production {
 
     #[test]
     fn nothing_is_taken_for_granted() {
-        let names = ["TLS_CERTIFICATE_FILE", "ISSUER", "SECRETS_DIR", "FHE_DIR", "DATABASE_URL", "KEYSTORE_URL", "LEDGER_URL"];
+        let names =
+            ["TLS_CERTIFICATE_FILE", "ISSUER", "SECRETS_DIR", "FHE_DIR", "DATABASE_URL", "KEYSTORE_URL", "LEDGER_URL"];
         for name in names.into_iter().chain(["KEYHOLDER", "KEYHOLDER_CA_FILE", "KEYHOLDER_CLIENT_KEY_FILE"]) {
             let name = format!("VELUM_{name}");
             let found = House::new().without(&name).complaints();

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{Failure, settings};
 use crate::{
-    app::App,
+    app,
     domain::clock::SystemClock,
     flows::ledger::{self, LedgerState},
     settings::Role,
@@ -20,20 +20,20 @@ pub enum Command {
     Status,
 }
 
-/// Built like the server, for an erasure needs all that it has: databases, keys, keyholder.
+/// With all that a worker has, for an erasure needs it: databases, keys, keyholder.
 pub async fn run(command: Command) -> Result<(), Failure> {
-    let settings = settings(Role::Serve)?;
-    let app = App::build(settings, Arc::new(SystemClock)).await;
-    let app = app.map_err(|error| Failure::because("the service could not be set up", error))?;
+    let settings = settings(Role::Worker)?;
+    let flows = app::flows_alone(&settings, Arc::new(SystemClock)).await;
+    let flows = flows.map_err(|error| Failure::because("the service could not be set up", error))?;
     let failed = |error| Failure::because("the ledger and the databases could not be compared", error);
     match command {
         Command::Replay => {
-            let replayed = ledger::replay(app.flows()).await.map_err(failed)?;
+            let replayed = ledger::replay(&flows).await.map_err(failed)?;
             println!("{} erasures looked at, {} persons erased again", replayed.seen, replayed.erased_again);
         }
         Command::Status => {}
     }
-    match ledger::check(app.flows()).await.map_err(failed)? {
+    match ledger::check(&flows).await.map_err(failed)? {
         LedgerState::Settled => {
             println!("the databases agree with the ledger");
             Ok(())

@@ -7,6 +7,8 @@ use time::Duration;
 /// What is to be done. A kind without a handler in `flows::jobs` does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
+    /// Audit logs that have grown are signed.
+    Checkpoints,
     /// A person is erased.
     Erasure,
     /// What was kept long enough is deleted.
@@ -14,10 +16,11 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 2] = [Self::Erasure, Self::Retention];
+    pub const ALL: [Self; 3] = [Self::Checkpoints, Self::Erasure, Self::Retention];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Checkpoints => "checkpoints",
             Self::Erasure => "erasure",
             Self::Retention => "retention",
         }

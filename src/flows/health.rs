@@ -85,6 +85,10 @@ pub async fn measure(flows: &Flows) {
         let waits_since = backlog.oldest_due_at.unwrap_or(now);
         measure::jobs(backlog.due, backlog.later, backlog.dead, (now - waits_since).as_seconds_f64());
     }
+    if let Ok(Ok((open, first_due))) = timeout(PATIENCE, flows.store.erasures().open_and_first_due()).await {
+        let overdue = first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
+        measure::erasures(open, overdue);
+    }
     let compute = &flows.compute;
     measure::load(compute.places_taken(), compute.places_max(), flows.uploads.bytes_taken());
 }

@@ -12,7 +12,7 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use super::{FlowError, Flows, erasures, retention};
+use super::{FlowError, Flows, audit, erasures, retention};
 use crate::{
     domain::job::{ATTEMPTS_MAX, JobKind, delay_after},
     measure::{self, JobOutcome},
@@ -27,8 +27,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const LEASE: time::Duration = time::Duration::seconds(30);
 /// Two of these may be missed.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How often it is made sure that the daily job waits for its time.
-const DAILY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is made sure that the periodic jobs wait for their time.
+const PERIODIC_INTERVAL: Duration = Duration::from_secs(60);
+/// How often an audit log that has grown is signed.
+const CHECKPOINTS_EVERY: time::Duration = time::Duration::HOUR;
 /// When the daily job is due, UTC.
 const DAILY_AT: Time = time::macros::time!(02:00);
 
@@ -41,6 +43,10 @@ enum Next {
 
 async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
     match job.kind {
+        JobKind::Checkpoints => {
+            audit::sign_all(flows).await?;
+            Ok(Next::Again(flows.now() + CHECKPOINTS_EVERY))
+        }
         JobKind::Erasure => {
             let request = job.payload["request"].as_str().and_then(|text| text.parse().ok());
             let (Some(tenant), Some(request)) = (job.tenant, request) else {
@@ -60,18 +66,21 @@ async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
 #[error("a job does not say what it is about")]
 struct UnreadableJob;
 
-/// The daily job is one row that is put off from day to day: whoever starts first makes it, and two processes have one.
-async fn ensure_daily(flows: &Flows) -> Result<(), StoreError> {
+/// A periodic job is one row that is put off from time to time: whoever starts first makes it, and two processes have one.
+async fn ensure_periodic(flows: &Flows) -> Result<(), StoreError> {
     let now = flows.now();
-    let job = NewJob {
-        kind: JobKind::Retention,
-        tenant: None,
-        payload: serde_json::json!({}),
-        unique_key: Some("daily".to_owned()),
-        due_at: next_daily(now),
-        created_at: now,
-    };
-    flows.store.jobs().enqueue(job).await
+    for (kind, due_at) in [(JobKind::Checkpoints, now + CHECKPOINTS_EVERY), (JobKind::Retention, next_daily(now))] {
+        let job = NewJob {
+            kind,
+            tenant: None,
+            payload: serde_json::json!({}),
+            unique_key: Some("periodic".to_owned()),
+            due_at,
+            created_at: now,
+        };
+        flows.store.jobs().enqueue(job).await?;
+    }
+    Ok(())
 }
 
 fn next_daily(now: OffsetDateTime) -> OffsetDateTime {
@@ -120,7 +129,7 @@ impl Drop for Worker {
 
 async fn work(flows: Arc<Flows>, mut told: watch::Receiver<Told>) {
     let mut at_work = JoinSet::new();
-    let mut daily = interval(DAILY_INTERVAL);
+    let mut periodic = interval(PERIODIC_INTERVAL);
     let mut queue = Queue { away: false };
     while *told.borrow() == Told::Work {
         for job in queue.lease(&flows, AT_ONCE - at_work.len()).await {
@@ -128,7 +137,7 @@ async fn work(flows: Arc<Flows>, mut told: watch::Receiver<Told>) {
         }
         tokio::select! {
             _ = told.changed() => {}
-            _ = daily.tick() => queue.note(ensure_daily(&flows).await),
+            _ = periodic.tick() => queue.note(ensure_periodic(&flows).await),
             Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
             () = flows.queued.notified(), if at_work.len() < AT_ONCE => {}
             () = sleep(LOOK_INTERVAL) => {}

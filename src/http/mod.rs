@@ -27,8 +27,8 @@ use actix_web::{
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies, subjects,
-        verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies,
+        subjects, verifications,
     },
     problem::Problem,
 };

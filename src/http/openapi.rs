@@ -21,8 +21,8 @@ use super::{
     access::Access,
     extract::PathName as _,
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies, subjects,
-        verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies,
+        subjects, verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
@@ -49,7 +49,7 @@ use crate::{
         erasures::create, erasures::list, erasures::show, erasures::certificate,
         erasures::verify, erasures::reject, erasures::hold, erasures::release, erasures::cancel,
         audit::list, audit::checkpoints, audit::export,
-        models::list,
+        models::list, policies::retention,
         account::me, account::usage, account::history, account::stats,
         health::live, health::ready, health::started, health::summary,
         docs::document, docs::redirect,

@@ -83,7 +83,7 @@ struct Row {
     hash: Vec<u8>,
 }
 
-const HEAD_ROW: i32 = 1;
+const HEAD_ROW: i64 = 1;
 
 impl ErasureLedger {
     /// `url` is `postgres://...` or `sqlite:PATH`, and no other database's.

@@ -34,7 +34,7 @@ pub mod main {
     }
     diesel::table! {
         ledger_mark (id) {
-            id -> Integer,
+            id -> BigInt,
             sequence -> BigInt,
             hash -> Binary,
         }
@@ -238,7 +238,7 @@ pub mod keystore {
     }
     diesel::table! {
         ledger_mark (id) {
-            id -> Integer,
+            id -> BigInt,
             sequence -> BigInt,
             hash -> Binary,
         }
@@ -261,7 +261,7 @@ pub mod ledger {
     }
     diesel::table! {
         ledger_head (id) {
-            id -> Integer,
+            id -> BigInt,
             sequence -> BigInt,
             hash -> Binary,
         }

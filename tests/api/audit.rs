@@ -81,7 +81,7 @@ async fn every_call_that_changes_something_leaves_one_entry() {
         let made = client.post("/v1/api-keys", json!({ "name": "server", "scopes": ["subjects"] })).await.expect(201);
         let key = made.id();
         seen("POST /v1/api-keys", made, "api_key.created", Some(&key)).await;
-        let rolled = client.post(&format!("/v1/api-keys/{key}/roll"), json!({})).await.expect(201);
+        let rolled = client.post(&format!("/v1/api-keys/{key}/roll"), json!({ "overlap_s": 60 })).await.expect(201);
         seen("POST /v1/api-keys/{key}/roll", rolled, "api_key.rolled", Some(&key)).await;
         let done = client.delete(&format!("/v1/api-keys/{key}")).await.expect(204);
         seen("DELETE /v1/api-keys/{key}", done, "api_key.revoked", Some(&key)).await;

@@ -53,7 +53,9 @@ async fn what_is_measured_says_what_happened_and_never_to_whom() {
         (r#"velum_stage_duration_seconds_count{stage="decide"}"#, 1.0),
         (r#"velum_dependency_up{dependency="keyholder"}"#, 1.0),
         // The daily one.
-        (r#"velum_jobs{state="later"}"#, 1.0),
+        (r#"velum_jobs{state="later"}"#, 2.0),
+        ("velum_erasures_open", 0.0),
+        ("velum_erasures_overdue_seconds", 0.0),
         (r#"velum_jobs{state="dead"}"#, 0.0),
         ("velum_jobs_oldest_due_age_seconds", 0.0),
         (

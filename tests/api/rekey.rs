@@ -13,6 +13,7 @@ use std::{
 
 use time::OffsetDateTime;
 use velum::{
+    audit::{Action, Actor, Event},
     domain::{
         consent::{Consent, Purpose},
         id::{ConsentId, EnrolmentId, SubjectId, TenantId},
@@ -20,7 +21,7 @@ use velum::{
     fhe::params::PARAMETER_ID,
     secrets::{self, Secrets},
     settings::Settings,
-    store::{KeyStore, NewSubject, NewTemplate, Store, TemplateKind, Tenant},
+    store::{Act, KeyStore, NewSubject, NewTemplate, Store, TemplateKind, Tenant},
 };
 
 use super::helpers::{Client, Kind, Process, databases::Databases, engine, photos};
@@ -94,13 +95,13 @@ impl Installation {
         let public_key = secrets::read_public_key(&self.path().join("fhe")).unwrap();
         let now = OffsetDateTime::now_utc();
         let tenant = Tenant { id: TenantId::generate(), name: "others".to_owned(), created_at: now };
-        store.tenants().create(&tenant).await.unwrap();
+        store.tenants().create(&tenant, Actor::operator()).await.unwrap();
         let template = secrets_of_nobody(&public_key);
         for number in 0..OTHERS {
             let subject = SubjectId::generate();
             let key = keystore.create(tenant.id, subject, now).await.unwrap();
             let new = NewSubject { id: subject, external_ref: &format!("other-{number}"), created_at: now };
-            store.subjects().insert(tenant.id, new, &key, None).await.unwrap();
+            store.subjects().insert(tenant.id, new, &key, act()).await.unwrap();
             let purpose = Purpose::face_verification();
             let consent = Consent {
                 id: ConsentId::generate(),
@@ -111,7 +112,7 @@ impl Installation {
                 expires_at: None,
                 withdrawn_at: None,
             };
-            store.consents().insert(tenant.id, &consent, None).await.unwrap();
+            store.consents().insert(tenant.id, &consent, act()).await.unwrap();
             let kind = TemplateKind {
                 model: "test-cosine".parse().unwrap(),
                 parameter_id: PARAMETER_ID.to_owned(),
@@ -127,9 +128,13 @@ impl Installation {
                 template: &template,
                 created_at: now,
             };
-            store.templates().insert(tenant.id, new, &key, None).await.unwrap();
+            store.templates().insert(tenant.id, new, &key, act()).await.unwrap();
         }
     }
+}
+
+fn act() -> Act {
+    Event::of(Actor::operator(), Action::SubjectCreated, "other", OffsetDateTime::now_utc()).into()
 }
 
 fn secrets_of_nobody(public_key: &velum::fhe::keys::PublicKey) -> Vec<u8> {

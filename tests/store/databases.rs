@@ -21,8 +21,8 @@ use velum::{
         matching::Threshold,
     },
     store::{
-        Act, DeletedRows, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate, NewVerification, Store,
-        StoreError, TemplateKind, Tenant, Verification,
+        Act, DeletedRows, ErasureLedger, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate,
+        NewVerification, Store, StoreError, TemplateKind, Tenant, Verification,
     },
     vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
 };
@@ -109,6 +109,12 @@ impl TestDatabase {
         let keys = KeyStore::connect(&self.url, POOL_SIZE, keks(&[("2026-11", 1)])).await.unwrap();
         keys.migrate().await.unwrap();
         keys
+    }
+
+    pub async fn ledger(&self) -> ErasureLedger {
+        let ledger = ErasureLedger::connect(&self.url, POOL_SIZE).await.unwrap();
+        ledger.database().migrate().await.unwrap();
+        ledger
     }
 
     pub async fn journal(&self) -> KeyholderJournal {

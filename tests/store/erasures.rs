@@ -6,7 +6,7 @@ use velum::{
         erasure::ErasureState,
         id::{ErasureId, SubjectId, TenantId},
     },
-    store::{Conflict, ErasureFilter, ErasureLedger, LedgerKind, Mark, NewLedgerEntry, Step, StoreError},
+    store::{Conflict, ErasureFilter, LedgerKind, Mark, NewLedgerEntry, Step, StoreError},
 };
 
 use crate::databases::*;
@@ -74,8 +74,7 @@ fn a_certificate_is_written_once() {
 #[test]
 fn the_ledger_has_each_step_of_a_request_once_and_knows_its_own_places() {
     on_each_database(|database| async move {
-        let ledger = ErasureLedger::connect(&database.url, POOL_SIZE).await.unwrap();
-        ledger.database().migrate().await.unwrap();
+        let ledger = database.ledger().await;
         let entry = |kind, request| NewLedgerEntry {
             at: NOW,
             kind,

@@ -19,12 +19,13 @@ fn tables(database: &TestDatabase) -> Vec<String> {
 
 #[test]
 fn every_migration_goes_up_down_and_up_again() {
-    for which in 0..3 {
+    for which in 0..4 {
         on_each_database(|database| async move {
             let other = TestDatabase::new(database.kind).unwrap();
             let migrated = match which {
                 0 => other.store().await.database().clone(),
                 1 => other.key_store().await.database().clone(),
+                2 => other.ledger().await.database().clone(),
                 _ => other.journal().await.database().clone(),
             };
             let first = tables(&other);
@@ -94,11 +95,12 @@ fn schema_rs_says_what_the_migrations_made() {
         let written = written.clone();
         async move {
             let mut made = BTreeSet::new();
-            for which in 0..3 {
+            for which in 0..4 {
                 let other = TestDatabase::new(database.kind).unwrap();
                 match which {
                     0 => drop(other.store().await),
                     1 => drop(other.key_store().await),
+                    2 => drop(other.ledger().await),
                     _ => drop(other.journal().await),
                 }
                 made.extend(made_schema(&other));

@@ -316,7 +316,7 @@ fn templates_are_put_in_place_of_those_under_the_older_key_only_once_and_never_o
         assert_eq!(first[0].open(&key).unwrap().as_slice(), b"one");
 
         // One of the two is deleted meanwhile.
-        templates.delete(tenant, id, first[1].id, None).await.unwrap();
+        templates.delete(tenant, id, first[1].id, act()).await.unwrap();
         let renewed = || first.iter().map(|template| template.with(b"new", &key).unwrap()).collect();
         assert_eq!(templates.bring_under(&old, &new, renewed()).await.unwrap(), 1);
         assert_eq!(templates.bring_under(&old, &new, renewed()).await.unwrap(), 0);
@@ -341,7 +341,7 @@ fn templates_are_put_in_place_of_those_under_the_older_key_only_once_and_never_o
                 template: b"more",
                 created_at: NOW,
             };
-            templates.insert(tenant, new, &key, None).await
+            templates.insert(tenant, new, &key, act()).await
         };
         for _ in 2..TEMPLATES_PER_SUBJECT_MAX {
             insert(Some(old.clone())).await.unwrap();

@@ -1,7 +1,7 @@
 -- One row: up to which entry of the ledger of erasures this database is known to agree with it.
 
 CREATE TABLE ledger_mark (
-    id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+    id BIGINT PRIMARY KEY NOT NULL CHECK (id = 1),
     sequence BIGINT NOT NULL,
     hash BYTEA NOT NULL
 );

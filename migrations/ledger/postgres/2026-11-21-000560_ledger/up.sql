@@ -15,7 +15,7 @@ CREATE TABLE ledger_entries (
 
 -- One row: the end of the chain. Each writer takes it first.
 CREATE TABLE ledger_head (
-    id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+    id BIGINT PRIMARY KEY NOT NULL CHECK (id = 1),
     sequence BIGINT NOT NULL,
     hash BYTEA NOT NULL
 );

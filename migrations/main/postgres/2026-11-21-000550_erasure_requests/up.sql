@@ -22,7 +22,7 @@ CREATE INDEX erasure_requests_open ON erasure_requests (due_at) WHERE ended_at I
 
 -- One row: up to which entry of the ledger this database is known to agree with it.
 CREATE TABLE ledger_mark (
-    id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+    id BIGINT PRIMARY KEY NOT NULL CHECK (id = 1),
     sequence BIGINT NOT NULL,
     hash BYTEA NOT NULL
 );
