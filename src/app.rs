@@ -325,6 +325,7 @@ pub async fn work(settings: Settings, clock: Arc<dyn Clock>) -> Result<(), Start
     let flows = Data::new(flows_alone(&settings, clock).await?);
     let metrics = settings.server.metrics_listen.map(|listen| Metrics::spawn(listen, &flows)).transpose()?;
     tokio::spawn(renew_signing_keys(Signs::Evidence, settings.secrets.dir, flows.clone()));
+    tokio::spawn(renew_wrapping_keys(flows.clone()));
     let worker = Worker::start(flows.into_inner());
     tracing::info!(event = "working", "the worker waits for jobs");
     told_to_stop().await?;

@@ -54,6 +54,7 @@ actions! {
     EnrolmentCreated = "enrolment.created";
     EnrolmentDeleted = "enrolment.deleted";
     VerificationDecided = "verification.decided";
+    RetentionDeleted = "retention.deleted";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{Failure, open_store, settings};
 use crate::{
+    audit::Actor,
     domain::clock::{Clock, SystemClock},
     flows::retention::{self, Counts},
     settings::Role,
@@ -25,7 +26,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     let failed = |error: StoreError| Failure::because("retention", error);
     match command {
         Command::Report => print(&retention::report(&store, schedule, now).await.map_err(failed)?),
-        Command::Run => print(&retention::delete(&store, schedule, now).await.map_err(failed)?),
+        Command::Run => print(&retention::delete(&store, schedule, Actor::operator(), now).await.map_err(failed)?),
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::{FlowError, Flows};
 use crate::{
+    audit::Actor,
     domain::{
         id::TenantId,
         retention::{RecordKind, RetentionSchedule},
@@ -24,7 +25,7 @@ pub type Counts = BTreeMap<RecordKind, u64>;
 
 /// A run that was cut short is taken up by the next one: what is gone is gone, and what is left is found again.
 pub async fn run(flows: &Flows) -> Result<(), FlowError> {
-    let gone = delete(&flows.store, &flows.retention, flows.now()).await?;
+    let gone = delete(&flows.store, &flows.retention, Actor::service(), flows.now()).await?;
     for (kind, rows) in gone.into_iter().filter(|(_, rows)| *rows > 0) {
         tracing::info!(event = "retention", record = kind.as_str(), rows, "what was kept long enough is deleted");
     }
@@ -32,19 +33,24 @@ pub async fn run(flows: &Flows) -> Result<(), FlowError> {
 }
 
 /// Deletes everything that was kept long enough at `now`, a few rows at a time; how much that was.
-pub async fn delete(store: &Store, schedule: &RetentionSchedule, now: OffsetDateTime) -> Result<Counts, StoreError> {
-    let gone = each(store, async |tenant, kind| {
-        let mut gone = 0;
+pub async fn delete(
+    store: &Store,
+    schedule: &RetentionSchedule,
+    actor: Actor,
+    now: OffsetDateTime,
+) -> Result<Counts, StoreError> {
+    let mut gone = none();
+    for Share { tenant, kind } in shares(store).await? {
+        let cutoff = now - schedule.kept(kind);
         loop {
-            let deleted = store.retention().delete(tenant, kind, now - schedule.kept(kind), AT_ONCE).await?;
-            gone += deleted;
-            if deleted < AT_ONCE.into() {
-                return Ok(gone);
+            let rows = store.retention().delete(tenant, kind, cutoff, AT_ONCE, (actor.clone(), now)).await?;
+            *gone.entry(kind).or_default() += rows;
+            if rows < AT_ONCE.into() {
+                break;
             }
             sleep(PAUSE).await;
         }
-    })
-    .await?;
+    }
     if gone.values().any(|rows| *rows > 0) {
         store.retention().scrub().await?;
     }
@@ -53,28 +59,32 @@ pub async fn delete(store: &Store, schedule: &RetentionSchedule, now: OffsetDate
 
 /// What [`delete`] would do.
 pub async fn report(store: &Store, schedule: &RetentionSchedule, now: OffsetDateTime) -> Result<Counts, StoreError> {
-    each(store, async |tenant, kind| store.retention().count(tenant, kind, now - schedule.kept(kind)).await).await
-}
-
-/// Tenant by tenant, each within its own rows.
-async fn each(
-    store: &Store,
-    work: impl AsyncFn(Option<TenantId>, RecordKind) -> Result<u64, StoreError>,
-) -> Result<Counts, StoreError> {
-    let tenants: Vec<_> = store.tenants().list().await?.into_iter().map(|tenant| tenant.id).collect();
-    let mut counts = Counts::new();
-    for kind in RecordKind::ALL {
-        let mut rows = 0;
-        if kind.of_tenants() {
-            for tenant in &tenants {
-                rows += work(Some(*tenant), kind).await?;
-            }
-        } else {
-            rows = work(None, kind).await?;
-        }
-        counts.insert(kind, rows);
+    let mut counts = none();
+    for Share { tenant, kind } in shares(store).await? {
+        let rows = store.retention().count(tenant, kind, now - schedule.kept(kind)).await?;
+        *counts.entry(kind).or_default() += rows;
     }
     Ok(counts)
+}
+
+fn none() -> Counts {
+    RecordKind::ALL.into_iter().map(|kind| (kind, 0)).collect()
+}
+
+/// The rows of one kind: of one tenant, or of a kind that belongs to none.
+#[derive(Clone, Copy)]
+struct Share {
+    tenant: Option<TenantId>,
+    kind: RecordKind,
+}
+
+async fn shares(store: &Store) -> Result<Vec<Share>, StoreError> {
+    let tenants: Vec<_> = store.tenants().list().await?.into_iter().map(|tenant| Some(tenant.id)).collect();
+    let of_kind = |kind: RecordKind| {
+        let owners = if kind.of_tenants() { tenants.clone() } else { vec![None] };
+        owners.into_iter().map(move |tenant| Share { tenant, kind })
+    };
+    Ok(RecordKind::ALL.into_iter().flat_map(of_kind).collect())
 }
 
 impl Flows {

@@ -9,11 +9,15 @@ use diesel::{
 use time::OffsetDateTime;
 
 use super::{
+    audit,
     columns::micros,
     conn::{Pool, Reach},
     error::StoreError,
 };
-use crate::domain::{consent::Purpose, id::TenantId, retention::RecordKind};
+use crate::{
+    audit::{Action, Actor, Event},
+    domain::{consent::Purpose, erasure::ErasureState, id::TenantId, retention::RecordKind},
+};
 
 pub struct Retention<'a> {
     pub(super) pool: &'a Pool,
@@ -39,20 +43,29 @@ impl Retention<'_> {
         Ok(counted.rows.unsigned_abs())
     }
 
-    /// Deletes up to `at_most` of them in a transaction of its own; how many.
+    /// Deletes up to `at_most` of them in a transaction of its own; how many. What says something about persons is recorded
+    /// as deleted in the same transaction.
     pub async fn delete(
         &self,
         tenant: Option<TenantId>,
         kind: RecordKind,
         cutoff: OffsetDateTime,
         at_most: u32,
+        (actor, now): (Actor, OffsetDateTime),
     ) -> Result<u64, StoreError> {
         let Rule { table, key, .. } = rule(kind);
         let old = old_rows(kind);
         let delete = sql_query(format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {old} LIMIT {at_most})"))
             .bind::<BigInt, _>(micros(cutoff))
             .bind::<Text, _>(own(tenant));
-        let deleted = self.pool.write(reach(tenant), move |connection| Ok(delete.execute(connection)?));
+        let deleted = self.pool.write(reach(tenant), move |connection| {
+            let rows = delete.execute(connection)?;
+            if let Some(tenant) = tenant.filter(|_| rows > 0 && kind.purpose().is_some()) {
+                let told = format!("{}: {rows}", kind.as_str());
+                audit::append(connection, tenant, &Event::of(actor, Action::RetentionDeleted, told, now))?;
+            }
+            Ok(rows)
+        });
         Ok(deleted.await? as u64)
     }
 
@@ -102,7 +115,16 @@ fn rule(kind: RecordKind) -> Rule {
 fn old_rows(kind: RecordKind) -> String {
     let Rule { table, condition, .. } = rule(kind);
     let own = if kind.of_tenants() { "tenant_id = $2" } else { "$2 = ''" };
-    format!("FROM {table} WHERE {condition} AND {own}")
+    // A duty to keep stands against any end.
+    let held = match kind.purpose() {
+        Some(_) => format!(
+            " AND NOT EXISTS (SELECT 1 FROM erasure_requests WHERE erasure_requests.tenant_id = {table}.tenant_id \
+             AND erasure_requests.subject_id = {table}.subject_id AND erasure_requests.state = '{}')",
+            ErasureState::OnHold.as_str()
+        ),
+        None => String::new(),
+    };
+    format!("FROM {table} WHERE {condition} AND {own}{held}")
 }
 
 fn own(tenant: Option<TenantId>) -> String {

@@ -2,6 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 use velum::{
+    audit::Actor,
     domain::{
         id::{ClientId, SubjectId, TenantId},
         retention::{RecordKind, RetentionSchedule},
@@ -28,10 +29,14 @@ async fn announced(store: &Store, now: OffsetDateTime) -> Vec<(RecordKind, u64)>
     some(report(store, &SCHEDULE, now).await.unwrap())
 }
 
+fn by(now: OffsetDateTime) -> (Actor, OffsetDateTime) {
+    (Actor::service(), now)
+}
+
 /// What then goes: exactly that.
 async fn gone(store: &Store, now: OffsetDateTime) -> Vec<(RecordKind, u64)> {
     let before = announced(store, now).await;
-    assert_eq!(some(delete(store, &SCHEDULE, now).await.unwrap()), before);
+    assert_eq!(some(delete(store, &SCHEDULE, Actor::service(), now).await.unwrap()), before);
     assert_eq!(announced(store, now).await, []);
     before
 }
@@ -130,10 +135,14 @@ fn a_run_that_was_cut_short_is_taken_up_where_it_stopped() {
         verify(&store, tenant, subject, &key, NOW + INSTANT).await;
 
         let now = NOW + SCHEDULE.verifications;
-        let cut_short = store.retention().delete(Some(tenant), RecordKind::Verifications, NOW, 500).await.unwrap();
+        let cut_short =
+            store.retention().delete(Some(tenant), RecordKind::Verifications, NOW, 500, by(NOW)).await.unwrap();
         assert_eq!((cut_short, database.count("verifications")), (500, 704));
         assert_eq!(gone(&store, now).await, [(RecordKind::Verifications, 703)]);
         assert_eq!(database.count("verifications"), 1);
+        // Each of the three transactions is on record.
+        let recorded = "SELECT object AS value FROM audit_events WHERE action = 'retention.deleted' ORDER BY sequence";
+        assert_eq!(database.values(recorded), ["verifications: 500", "verifications: 500", "verifications: 203"]);
     });
 }
 
@@ -182,7 +191,7 @@ fn a_tenants_rows_go_within_its_own_reach() {
         }
         let kind = RecordKind::UnusedTemplates;
         assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 1);
-        assert_eq!(store.retention().delete(Some(one), kind, NOW, 500).await.unwrap(), 1);
+        assert_eq!(store.retention().delete(Some(one), kind, NOW, 500, by(NOW)).await.unwrap(), 1);
         assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 0);
         assert_eq!(store.retention().count(Some(other), kind, NOW).await.unwrap(), 1);
     });
@@ -209,5 +218,24 @@ fn a_database_from_before_knows_when_its_persons_were_last_used() {
         store.migrate().await.unwrap();
         assert_eq!(used(), kept);
         assert_eq!(kept.iter().filter(|used| used.is_empty()).count(), 1);
+    });
+}
+
+#[test]
+fn what_a_legal_hold_stands_against_stays_until_it_is_released() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (held, key) = enrolled(&store, tenant, "held").await;
+        verify(&store, tenant, held, &key, NOW).await;
+        let hold = format!(
+            "INSERT INTO erasure_requests (id, tenant_id, subject_id, subject_digest, regulation, state, received_at, due_at) \
+             SELECT 'ers_1', tenant_id, id, external_ref_index, 'gdpr', 'on_hold', 0, 0 FROM subjects WHERE id = '{held}'"
+        );
+        database.execute(&hold).unwrap();
+        let later = NOW + Duration::days(2_000);
+        assert_eq!(gone(&store, later).await, []);
+        database.execute("UPDATE erasure_requests SET state = 'received'").unwrap();
+        assert_eq!(gone(&store, later).await, [(RecordKind::UnusedTemplates, 1), (RecordKind::Verifications, 1)]);
     });
 }
