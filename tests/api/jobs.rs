@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::Value;
 use time::OffsetDateTime;
+use velum::domain::clock::Clock as _;
 
 use super::helpers::{
     Kind, Process, TestApp,

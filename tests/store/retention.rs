@@ -95,11 +95,11 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         enrolled(&store, tenant, "standing").await;
         let (expired, expired_key) = subject(&store, tenant, "expired").await;
         let ending = velum::domain::consent::Consent { expires_at: Some(end), ..consent_of(expired) };
-        store.consents().insert(tenant, &ending, None).await.unwrap();
+        store.consents().insert(tenant, &ending, act()).await.unwrap();
         insert_template(&store, tenant, expired, &expired_key, b"template").await.unwrap();
         for subject in [withdrawn, again] {
             let consent = store.consents().list(tenant, subject).await.unwrap()[0].id;
-            store.consents().withdraw(tenant, subject, consent, end, unrecorded).await.unwrap();
+            store.consents().withdraw(tenant, subject, consent, end, act_of).await.unwrap();
         }
         grant(&store, tenant, again).await;
 
@@ -160,14 +160,14 @@ fn what_serves_the_running_of_the_service_goes_when_it_says_nothing_any_more() {
             scopes: Vec::new(),
             created_at: NOW,
         };
-        store.clients().create(tenant, new).await.unwrap();
+        store.clients().create(tenant, new, Actor::operator()).await.unwrap();
         let hour = NOW + Duration::HOUR;
         let today = NOW.unix_timestamp().div_euclid(86_400);
         store.usage().charge(tenant, today, Operation::Enrolment, 10).await.unwrap().unwrap();
         store.idempotency().claim(tenant, [1; 32], [2; 32], NOW, hour).await.unwrap();
         assert!(store.tokens().use_assertion(client, "one", hour, NOW).await.unwrap());
         let token = TokenRef { token_id: "one".to_owned(), client, expires_at: hour };
-        store.tokens().revoke(token, NOW).await.unwrap();
+        store.tokens().revoke(tenant, token, Actor::operator(), NOW).await.unwrap();
 
         assert_eq!(gone(&store, hour - INSTANT).await, []);
         assert_eq!(gone(&store, hour).await, [(RecordKind::UsedAssertions, 1)]);
