@@ -54,12 +54,15 @@ impl Retention<'_> {
         (actor, now): (Actor, OffsetDateTime),
     ) -> Result<u64, StoreError> {
         let Rule { table, key, .. } = rule(kind);
-        let old = old_rows(kind);
-        let delete = sql_query(format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {old} LIMIT {at_most})"))
-            .bind::<BigInt, _>(micros(cutoff))
-            .bind::<Text, _>(own(tenant));
         let deleted = self.pool.write(reach(tenant), move |connection| {
-            let rows = delete.execute(connection)?;
+            // Who has a row in his hands at this moment is not waited for: tomorrow is another day.
+            let (old, free) = (old_rows(kind), connection.passing_over_locked());
+            let delete = format!(
+                "WITH old AS MATERIALIZED (SELECT {key} {old} LIMIT {at_most} {free}) \
+                 DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM old)"
+            );
+            let rows =
+                sql_query(delete).bind::<BigInt, _>(micros(cutoff)).bind::<Text, _>(own(tenant)).execute(connection)?;
             if let Some(tenant) = tenant.filter(|_| rows > 0 && kind.purpose().is_some()) {
                 let told = format!("{}: {rows}", kind.as_str());
                 audit::append(connection, tenant, &Event::of(actor, Action::RetentionDeleted, told, now))?;
