@@ -195,8 +195,9 @@ fn run_trial(desk: &Desk, arguments: &[&str]) -> Output {
 #[test]
 fn bench_measures_what_it_promises_and_touches_nobodys_database() {
     let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/eileen_collins.png").display().to_string();
-    let output =
-        run_trial(&Desk::new(), &["bench", "--runs", "1", "--verifications", "4", "--json", "--photo", &photo]);
+    // A little of everything.
+    let amounts = ["--runs", "1", "--verifications", "4", "--tokens", "100", "--templates", "4", "--erasures", "4"];
+    let output = run_trial(&Desk::new(), &[&["bench", "--json", "--photo", &photo], &amounts[..]].concat());
     let figures: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
     for name in [
         "decision_cpu_ms",
@@ -208,6 +209,11 @@ fn bench_measures_what_it_promises_and_touches_nobodys_database() {
         "evaluation_key_bytes",
         "rss_bytes",
         "rss_bytes_doubled",
+        "access_p50_ms",
+        "tokens_per_second",
+        "erasure_p50_ms",
+        "verifications_meanwhile",
+        "audit_events_per_second",
     ] {
         assert!(figures[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {figures}");
     }

@@ -181,7 +181,7 @@ async fn open_begun(
 }
 
 /// How long a worker leaves an erasure to the call that began it.
-const PATIENCE: time::Duration = time::Duration::seconds(30);
+const PATIENCE: time::Duration = time::Duration::seconds(10);
 
 /// The request in progress, whatever it was before.
 async fn begun(flows: &Flows, open: &ErasureRequest, by: Actor) -> Result<ErasureRequest, FlowError> {

@@ -1,6 +1,10 @@
 //! Requests to erase a person: their life, their certificate, and that what was erased stays erased.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use velum::{
@@ -12,7 +16,11 @@ use velum::{
     },
 };
 
-use super::helpers::{Client, TestApp, databases::Databases, each_database, photos};
+use super::helpers::{
+    Client, Kind, Process, TestApp,
+    databases::{Databases, postgres_url},
+    each_database, photos,
+};
 
 fn tenant(app: &TestApp) -> TenantId {
     let tenants = app.databases.texts(&app.databases.main, "SELECT id AS text FROM tenants ORDER BY id");
@@ -249,4 +257,71 @@ async fn after_a_restore_whoever_was_erased_stays_erased() {
         client.get("/readyz").await.expect(503);
     })
     .await;
+}
+
+/// Persons in each round of the test below.
+const PERSONS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_every_erasure_that_was_begun_ends_with_a_certificate() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        if kind == Kind::Postgres && postgres_url().is_none() {
+            continue;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let databases = Databases::make(kind, data.path());
+        let at_home = |command: &mut Command| {
+            command
+                .env("VELUM_DATABASE_URL", &databases.main)
+                .env("VELUM_KEYSTORE_URL", &databases.keystore)
+                .env("VELUM_LEDGER_URL", &databases.ledger)
+                .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
+        };
+        let start = || Process::start_with(data.path(), at_home);
+        let mut process = start();
+        // Later and later, so that every step is once the one in which the program dies.
+        for delay_ms in [2, 5, 9, 14, 20, 30, 45, 70] {
+            let client = process.client().await;
+            let mut persons = vec![];
+            for _ in 0..PERSONS {
+                persons.push(client.consenting_subject().await);
+            }
+            let erasing = persons.into_iter().map(|person| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let path = format!("/v1/subjects/{person}");
+                    let _killed_meanwhile = client.request(reqwest::Method::DELETE, &path).send().await;
+                })
+            });
+            let erasing: Vec<_> = erasing.collect();
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            process.signal("-KILL");
+            process.ended().await;
+            for erasure in erasing {
+                erasure.await.unwrap();
+            }
+            process = start();
+        }
+        // A worker takes up what nobody came back for.
+        let begun = Instant::now();
+        let unfinished = || databases.count(&databases.main, "erasure_requests", "state <> 'completed'");
+        while unfinished() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{} erasures are not finished", unfinished());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let main = |table, condition: &str| databases.count(&databases.main, table, condition);
+        let erased = main("erasure_requests", "certificate IS NOT NULL AND subject_id IS NULL");
+        assert!(erased > 0, "no erasure was begun before its kill");
+        // Whoever is there has a key and is no trace of the ledger; whoever is not has none.
+        let living = databases.count(&databases.keystore, "data_keys", "wrapped IS NOT NULL");
+        assert_eq!(main("subjects", "1 = 1"), living);
+        assert_eq!(main("consents", "1 = 1"), living);
+        assert_eq!(erased + living, 8 * PERSONS as i64);
+        assert_eq!(databases.count(&databases.ledger, "ledger_entries", "kind = 'begun'"), erased);
+        assert_eq!(databases.count(&databases.ledger, "ledger_entries", "kind = 'certified'"), erased);
+        let mut status = process.command();
+        at_home(&mut status);
+        let status = status.args(["erasures", "status"]).output().unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    }
 }

@@ -1,6 +1,7 @@
 //! `velum bench`: where the time and the bytes go on this machine.
 
 mod access;
+mod compliance;
 mod rekey;
 mod service;
 pub mod stages;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use self::{access::Access, rekey::Rekeying, service::Service, stages::Stages};
+use self::{access::Access, compliance::Compliance, rekey::Rekeying, service::Service, stages::Stages};
 use super::progress;
 use crate::{
     face::{FacePipeline, Runtime},
@@ -32,6 +33,9 @@ pub struct BenchArgs {
     /// Templates to bring under another key; 0 leaves that out
     #[arg(long, default_value_t = 200)]
     templates: usize,
+    /// Persons to erase while another one is verified; 0 leaves that and the audit log out
+    #[arg(long, default_value_t = 200)]
+    erasures: usize,
     /// Redis for the access layer, as VELUM_REDIS_URL; without it the server counts by itself
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
@@ -56,6 +60,11 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
         tokens => Some(Access::measure(face, args.redis.as_deref(), tokens).await?),
     };
 
+    let compliance = match args.erasures {
+        0 => None,
+        erasures => Some(Compliance::measure(face, &photos[0], erasures).await?),
+    };
+
     let workshop = Workshop::open(face)?;
     let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
     let rekeying = match args.templates {
@@ -76,6 +85,7 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
         if let Some(object) = json.as_object_mut() {
             object.extend(service.iter().flat_map(Service::to_json));
             object.extend(access.iter().flat_map(Access::to_json));
+            object.extend(compliance.iter().flat_map(Compliance::to_json));
             object.extend(rekeying.iter().flat_map(Rekeying::to_json));
         }
         println!("{}", serde_json::to_string_pretty(&json)?);
@@ -104,6 +114,9 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     }
     if let Some(access) = &access {
         print!("{}", access.to_text());
+    }
+    if let Some(compliance) = &compliance {
+        print!("{}", compliance.to_text());
     }
     Ok(())
 }
