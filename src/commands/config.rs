@@ -72,6 +72,7 @@ fn check_serve(settings: &Settings, problems: &mut Vec<Problem>) {
     if !made_later || secrets.fhe_dir.exists() {
         note(problems, "VELUM_FHE_DIR", secrets::read_public_key(&secrets.fhe_dir));
         note(problems, "VELUM_FHE_DIR", secrets::read_evaluation_key(&secrets.fhe_dir));
+        note(problems, "VELUM_FHE_DIR", secrets::read_rekey(&secrets.fhe_dir));
     }
     if let Some(identity) = &settings.server.tls {
         note(problems, "VELUM_TLS_CERTIFICATE_FILE", tls::public_server(identity));
@@ -96,6 +97,7 @@ fn check_keyholder(settings: &Settings, problems: &mut Vec<Problem>) {
     let (server, fhe_dir) = (&settings.keyholder_server, &settings.secrets.fhe_dir);
     if settings.mode == Mode::Production || fhe_dir.exists() {
         note(problems, "VELUM_FHE_DIR", secrets::read_secret_keys(fhe_dir));
+        note(problems, "VELUM_FHE_DIR", secrets::read_retiring_secret(fhe_dir));
     }
     if let (Some(identity), Some(authority)) = (&server.identity, &server.edge_authority) {
         note(problems, "VELUM_KEYHOLDER_CERTIFICATE_FILE", tls::keyholder_server(identity, authority));

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::{Failure, progress, settings};
 use crate::{
     domain::clock::{Clock, SystemClock},
-    secrets,
+    flows::exchange::{Exchange, Progress},
+    secrets::{self, Secrets},
     settings::{Role, Settings},
-    store::{KeyStore, StoreError},
+    store::{KeyStore, Store, StoreError},
 };
 
 #[derive(Args)]
@@ -18,6 +19,12 @@ pub struct Arguments {
     /// Say how many keys are wrapped by each key-encryption key, and change nothing
     #[arg(long)]
     status: bool,
+    /// Also give every person another data key and seal everything anew under it
+    #[arg(long, conflicts_with = "status")]
+    data_keys: bool,
+    /// With --data-keys: leave those alone that are younger, of a run before this one
+    #[arg(long, value_name = "HOURS", default_value_t = 24, requires = "data_keys")]
+    older_than: u32,
     /// Then put the older key-encryption keys out of use, for ever, and remove their files on this host
     #[arg(long, conflicts_with = "status")]
     retire: bool,
@@ -31,6 +38,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let keystore = connect(&settings).await?;
     if !arguments.status {
         rewrap(&keystore, arguments.json).await?;
+    }
+    if arguments.data_keys {
+        exchange(&keystore, &settings, &arguments).await?;
     }
     if arguments.retire {
         retire(&keystore, &settings, arguments.json).await?;
@@ -83,6 +93,45 @@ async fn rewrap(keystore: &KeyStore, json: bool) -> Result<(), Failure> {
         keys => Err(Failure::plain(format!("{keys} data keys could not be re-wrapped; everything else was")).next(
             "bring back the key-encryption keys that `velum keys rotate field --status` names, and run it again",
         )),
+    }
+}
+
+/// Waits twice for the requests of before; a run that was killed is taken up by the next one.
+async fn exchange(keystore: &KeyStore, settings: &Settings, arguments: &Arguments) -> Result<(), Failure> {
+    let held = Secrets::read(&settings.secrets).map_err(|error| Failure::because("the keys", error))?;
+    let away = |error| Failure::because("the main database", error);
+    let url = &settings.storage.database;
+    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
+        return Err(Failure::plain(format!("there is no database at {}", path.display())));
+    }
+    let store = Store::connect(url.expose_text(), 2, held.blind_index).await.map_err(away)?;
+    store.database().check_schema().await.map_err(away)?;
+    // A request that has read a key or a row has ended by then, one of another host with a clock of its own as well.
+    let patience = 2 * settings.server.request_timeout;
+    let exchange = Exchange { store, keystore: keystore.clone(), patience };
+    let made_before = SystemClock.now() - time::Duration::hours(arguments.older_than.into());
+    let bar = progress::spinner("exchanging data keys");
+    let tell = |step: Progress| {
+        let line = match step {
+            Progress::Begun { persons } => json!({ "begun": persons }),
+            Progress::Waiting { seconds } => json!({ "waiting_s": seconds }),
+            Progress::Resealed { persons, of } => json!({ "resealed": persons, "of": of }),
+            Progress::Finished { persons } => json!({ "exchanged": persons }),
+        };
+        bar.set_message(format!("exchanging data keys {line}"));
+        if arguments.json {
+            println!("{line}");
+        }
+    };
+    let unreadable = exchange.run(made_before, tell).await;
+    bar.finish_and_clear();
+    let unreadable = unreadable.map_err(|error| Failure::because("the data keys", error))?;
+    for subject in &unreadable {
+        eprintln!("something of {subject} does not open; that person keeps both keys");
+    }
+    match unreadable.len() {
+        0 => Ok(()),
+        persons => Err(Failure::plain(format!("the data keys of {persons} persons were not exchanged"))),
     }
 }
 

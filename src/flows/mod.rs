@@ -17,6 +17,7 @@ pub mod consents;
 pub mod enrol;
 pub mod erasures;
 mod error;
+pub mod exchange;
 mod faces;
 pub mod health;
 pub mod incoming;

@@ -41,6 +41,9 @@ struct Row {
     wrapped: Option<Vec<u8>>,
     created_at: i64,
     destroyed_at: Option<i64>,
+    next_kek_id: Option<String>,
+    next_wrapped: Option<Vec<u8>>,
+    next_since: Option<i64>,
 }
 
 impl KeyStore {
@@ -99,6 +102,9 @@ impl KeyStore {
             wrapped: Some(wrapped.bytes),
             created_at: micros(now),
             destroyed_at: None,
+            next_kek_id: None,
+            next_wrapped: None,
+            next_since: None,
         };
         let insert = move |connection: &mut AnyConnection| {
             hold(connection, &wrapped.kek)?;
@@ -161,10 +167,11 @@ impl KeyStore {
     }
 
     fn unwrap(&self, tenant: TenantId, row: Row) -> Result<Option<(SubjectId, DataKey)>, StoreError> {
-        let (Some(kek), Some(bytes)) = (row.kek_id, row.wrapped) else { return Ok(None) };
         let subject = parse("data_keys.subject_id", &row.subject_id)?;
-        let wrapped = WrappedKey { kek, bytes };
-        Ok(Some((subject, self.with_keys(&wrapped, |keys| keys.unwrap(&wrapped, tenant, subject))?)))
+        let unwrap = |wrapped: WrappedKey| self.with_keys(&wrapped, |keys| keys.unwrap(&wrapped, tenant, subject));
+        let Some(key) = wrapped(row.kek_id, row.wrapped).map(unwrap).transpose()? else { return Ok(None) };
+        let next = wrapped(row.next_kek_id, row.next_wrapped).map(unwrap).transpose()?;
+        Ok(Some((subject, key.followed_by(next))))
     }
 
     /// Unwraps with the keys in use; where they lack this one, with those that lie in the folder now.
@@ -183,8 +190,12 @@ impl KeyStore {
     }
 }
 
+pub(super) fn wrapped(kek: Option<String>, bytes: Option<Vec<u8>>) -> Option<WrappedKey> {
+    Some(WrappedKey { kek: kek?, bytes: bytes? })
+}
+
 #[diesel::dsl::auto_type(no_type_alias)]
-fn own(tenant: TenantId, subject: SubjectId) -> _ {
+pub(super) fn own(tenant: TenantId, subject: SubjectId) -> _ {
     let (tenant, subject): (String, String) = (tenant.to_string(), subject.to_string());
     data_keys::table.filter(data_keys::tenant_id.eq(tenant)).filter(data_keys::subject_id.eq(subject))
 }
@@ -200,6 +211,9 @@ fn empty_row(
         data_keys::kek_id.eq(None::<String>),
         data_keys::wrapped.eq(None::<Vec<u8>>),
         data_keys::destroyed_at.eq(micros(now)),
+        data_keys::next_kek_id.eq(None::<String>),
+        data_keys::next_wrapped.eq(None::<Vec<u8>>),
+        data_keys::next_since.eq(None::<i64>),
     );
     let living = own(tenant, subject).filter(data_keys::destroyed_at.is_null());
     Ok(diesel::update(living).set(changes).execute(connection)? > 0)
@@ -218,6 +232,9 @@ fn insert_tombstone(
         wrapped: None,
         created_at: micros(now),
         destroyed_at: Some(micros(now)),
+        next_kek_id: None,
+        next_wrapped: None,
+        next_since: None,
     };
     let inserted = diesel::insert_into(data_keys::table).values(&row).execute(connection);
     inserted.map(drop).map_err(|error| StoreError::from(error).or_conflict(Conflict::DataKey))

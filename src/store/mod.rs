@@ -24,6 +24,7 @@ mod conn;
 mod consents;
 mod erasures;
 mod error;
+pub mod exchange;
 mod history;
 mod idempotency;
 mod jobs;
@@ -54,6 +55,7 @@ pub use self::{
     consents::Consents,
     erasures::{ErasureFilter, ErasureRequest, Erasures, Removed, Step},
     error::{Conflict, StoreError},
+    exchange::{ExchangeState, Exchanged},
     history::{History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},
     idempotency::{Claim, Claimed, Done, Idempotency, Receipt, RecordId},
     jobs::{Backlog, JobRow, Jobs, Lease, LeasedJob, NewJob},

@@ -19,6 +19,7 @@ use super::{
     columns::{micros, parse},
     conn::{AnyConnection, Reach},
     error::StoreError,
+    keystore::{own, wrapped},
     schema::keystore::{address_keys, data_keys, wrapping_keys},
 };
 use crate::{
@@ -69,11 +70,18 @@ fn register(connection: &mut AnyConnection, kek: &str) -> Result<(), StoreError>
     Ok(sql_query(known).bind::<Text, _>(kek).execute(connection).map(drop)?)
 }
 
-struct Old {
+/// A wrapping, and what replaces it.
+struct Exchange {
+    old: WrappedKey,
+    new: WrappedKey,
+}
+
+struct Owner {
     tenant: TenantId,
     subject: SubjectId,
-    wrapped: WrappedKey,
 }
+
+type WrappedRow = (String, String, Option<String>, Option<Vec<u8>>, Option<String>, Option<Vec<u8>>);
 
 impl KeyStore {
     /// The key that wraps now.
@@ -99,15 +107,20 @@ impl KeyStore {
                 .group_by(data_keys::kek_id)
                 .select((data_keys::kek_id, diesel::dsl::count_star()))
                 .load(connection)?;
+            let next: Vec<(Option<String>, i64)> = data_keys::table
+                .filter(data_keys::next_kek_id.is_not_null())
+                .group_by(data_keys::next_kek_id)
+                .select((data_keys::next_kek_id, diesel::dsl::count_star()))
+                .load(connection)?;
             let addresses: Vec<(String, i64)> = address_keys::table
                 .group_by(address_keys::kek_id)
                 .select((address_keys::kek_id, diesel::dsl::count_star()))
                 .load(connection)?;
-            Ok((persons, addresses))
+            Ok((persons.into_iter().chain(next), addresses))
         });
         let (persons, addresses) = counted.await?;
         let mut counts = BTreeMap::new();
-        let persons = persons.into_iter().filter_map(|(kek, rows)| Some((kek?, rows)));
+        let persons = persons.filter_map(|(kek, rows)| Some((kek?, rows)));
         for (kek, rows) in persons.chain(addresses) {
             *counts.entry(kek).or_default() += rows.unsigned_abs();
         }
@@ -118,30 +131,43 @@ impl KeyStore {
     pub async fn rewrap(&self, after: Option<SubjectId>) -> Result<Rewrapped, StoreError> {
         let keys = self.keyring.keys();
         let current = keys.current().to_string();
+        let others = data_keys::kek_id.ne(current.clone()).or(data_keys::next_kek_id.ne(current.clone()));
         let query = data_keys::table
-            .filter(data_keys::kek_id.ne(current.clone()))
+            .filter(others.assume_not_null())
             .filter(data_keys::subject_id.gt(after.map_or_else(String::new, |subject| subject.to_string())))
             .order(data_keys::subject_id)
             .limit(ROWS_AT_ONCE)
-            .select((data_keys::tenant_id, data_keys::subject_id, data_keys::kek_id, data_keys::wrapped));
-        let rows: Vec<(String, String, Option<String>, Option<Vec<u8>>)> =
+            .select((
+                data_keys::tenant_id,
+                data_keys::subject_id,
+                data_keys::kek_id,
+                data_keys::wrapped,
+                data_keys::next_kek_id,
+                data_keys::next_wrapped,
+            ));
+        let rows: Vec<WrappedRow> =
             self.database.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
 
         let is_last = rows.len() < ROWS_AT_ONCE as usize;
         let (mut done, mut fresh) = (Rewrapped::default(), Vec::new());
-        for (tenant, subject, kek, bytes) in rows {
-            let (Some(kek), Some(bytes)) = (kek, bytes) else { continue };
+        for (tenant, subject, kek, bytes, next_kek, next_bytes) in rows {
             let (tenant, subject) = (parse("data_keys.tenant_id", &tenant)?, parse("data_keys.subject_id", &subject)?);
-            let old = Old { tenant, subject, wrapped: WrappedKey { kek, bytes } };
             done.next = (!is_last).then_some(subject);
-            match self.with_keys(&old.wrapped, |keys| keys.unwrap(&old.wrapped, tenant, subject)) {
-                Ok(key) => fresh.push((keys.wrap(&key, tenant, subject)?, old)),
-                Err(_) => done.unreadable.push(subject),
+            let exchange = |old: WrappedKey| -> Result<Exchange, VaultError> {
+                let key = self.with_keys(&old, |keys| keys.unwrap(&old, tenant, subject))?;
+                Ok(Exchange { new: keys.wrap(&key, tenant, subject)?, old })
+            };
+            let present = wrapped(kek, bytes).map(exchange).transpose();
+            let next = wrapped(next_kek, next_bytes).map(exchange).transpose();
+            match (present, next) {
+                (Ok(Some(present)), Ok(next)) => fresh.push((Owner { tenant, subject }, present, next)),
+                (Ok(None), _) => {}
+                (Err(_), _) | (_, Err(_)) => done.unreadable.push(subject),
             }
         }
         let replace = move |connection: &mut AnyConnection| {
             hold(connection, &current)?;
-            fresh.into_iter().map(|(new, old)| replace(connection, new, old)).sum()
+            fresh.into_iter().map(|(owner, present, next)| replace(connection, &owner, present, next)).sum()
         };
         done.rows = self.database.pool.write(Reach::Every, replace).await?;
         Ok(done)
@@ -185,7 +211,8 @@ impl KeyStore {
             let persons: i64 = data_keys::table.filter(data_keys::kek_id.eq(&kek)).count().get_result(connection)?;
             let addresses: i64 =
                 address_keys::table.filter(address_keys::kek_id.eq(&kek)).count().get_result(connection)?;
-            match (persons + addresses).unsigned_abs() {
+            let next: i64 = data_keys::table.filter(data_keys::next_kek_id.eq(&kek)).count().get_result(connection)?;
+            match (persons + next + addresses).unsigned_abs() {
                 0 => Ok(()),
                 rows => Err(StoreError::KeyInUse { kek, rows }),
             }
@@ -208,12 +235,20 @@ impl KeyStore {
     }
 }
 
-/// Only in place of what was read: a key that was destroyed or wrapped anew meanwhile stays as it is.
-fn replace(connection: &mut AnyConnection, new: WrappedKey, old: Old) -> Result<u64, StoreError> {
-    let same = data_keys::table
-        .filter(data_keys::tenant_id.eq(old.tenant.to_string()))
-        .filter(data_keys::subject_id.eq(old.subject.to_string()))
-        .filter(data_keys::wrapped.eq(old.wrapped.bytes));
-    let changes = (data_keys::kek_id.eq(new.kek), data_keys::wrapped.eq(new.bytes));
-    Ok(diesel::update(same).set(changes).execute(connection)? as u64)
+/// Only in place of what was read: a key that was destroyed, exchanged or wrapped anew meanwhile stays as it is.
+fn replace(
+    connection: &mut AnyConnection,
+    owner: &Owner,
+    present: Exchange,
+    next: Option<Exchange>,
+) -> Result<u64, StoreError> {
+    let own = || own(owner.tenant, owner.subject);
+    let changes = (data_keys::kek_id.eq(present.new.kek), data_keys::wrapped.eq(present.new.bytes));
+    let same = own().filter(data_keys::wrapped.eq(present.old.bytes));
+    let rows = diesel::update(same).set(changes).execute(connection)?;
+    if let Some(next) = next {
+        let changes = (data_keys::next_kek_id.eq(next.new.kek), data_keys::next_wrapped.eq(next.new.bytes));
+        diesel::update(own().filter(data_keys::next_wrapped.eq(next.old.bytes))).set(changes).execute(connection)?;
+    }
+    Ok(rows as u64)
 }

@@ -221,6 +221,9 @@ pub mod keystore {
             wrapped -> Nullable<Binary>,
             created_at -> BigInt,
             destroyed_at -> Nullable<BigInt>,
+            next_kek_id -> Nullable<Text>,
+            next_wrapped -> Nullable<Binary>,
+            next_since -> Nullable<BigInt>,
         }
     }
     diesel::table! {

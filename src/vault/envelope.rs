@@ -19,20 +19,32 @@ use zeroize::Zeroizing;
 use super::{AddressKey, Place, VaultError, field, random};
 use crate::domain::id::{SubjectId, TenantId};
 
-/// One person's key. It cannot be printed, cloned or serialised; it is wiped when dropped.
-pub struct DataKey(Zeroizing<[u8; field::KEY_BYTES]>);
+/// One person's key, and while it is exchanged the next one as well: that seals, and both open. It cannot be printed, cloned
+/// or serialised; it is wiped when dropped.
+pub struct DataKey {
+    key: Zeroizing<[u8; field::KEY_BYTES]>,
+    next: Option<Zeroizing<[u8; field::KEY_BYTES]>>,
+}
 
 impl DataKey {
     pub fn generate() -> Result<Self, VaultError> {
-        Ok(Self(Zeroizing::new(random()?)))
+        Ok(Self { key: Zeroizing::new(random()?), next: None })
+    }
+
+    /// This key while it is exchanged for `next`.
+    pub fn followed_by(self, next: Option<DataKey>) -> Self {
+        Self { next: next.map(|next| next.key), ..self }
     }
 
     pub fn seal(&self, place: &Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, VaultError> {
-        field::seal(&self.0, place, plaintext)
+        field::seal(self.next.as_ref().unwrap_or(&self.key), place, plaintext)
     }
 
     pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        field::open(&self.0, place, sealed)
+        match (field::open(&self.key, place, sealed), &self.next) {
+            (Err(VaultError::NotAuthentic), Some(next)) => field::open(next, place, sealed),
+            (outcome, _) => outcome,
+        }
     }
 }
 
@@ -117,11 +129,11 @@ impl KeyEncryptionKeys {
     }
 
     pub fn wrap(&self, key: &DataKey, tenant: TenantId, subject: SubjectId) -> Result<WrappedKey, VaultError> {
-        self.seal(&key.0, DATA_KEYS, &format!("{tenant}/{subject}"))
+        self.seal(&key.key, DATA_KEYS, &format!("{tenant}/{subject}"))
     }
 
     pub fn unwrap(&self, wrapped: &WrappedKey, tenant: TenantId, subject: SubjectId) -> Result<DataKey, VaultError> {
-        self.open(wrapped, DATA_KEYS, &format!("{tenant}/{subject}")).map(DataKey)
+        self.open(wrapped, DATA_KEYS, &format!("{tenant}/{subject}")).map(|key| DataKey { key, next: None })
     }
 
     /// `starts_at` is the first moment of the key's period, in microseconds since 1970-01-01 UTC.

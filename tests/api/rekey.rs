@@ -65,10 +65,16 @@ impl Installation {
     }
 
     fn rotate(&self, arguments: &[&str]) -> Command {
+        self.rotate_kind("fhe", arguments)
+    }
+
+    fn rotate_kind(&self, kind: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
         command.env_clear().env("VELUM_DATA_DIR", self.path());
         self.prepare(&mut command);
-        command.args(["keys", "rotate", "fhe"]).args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped());
+        // Whoever exchanges data keys waits for requests to end.
+        command.env("VELUM_REQUEST_TIMEOUT_S", "1");
+        command.args(["keys", "rotate", kind]).args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped());
         command
     }
 
@@ -280,4 +286,47 @@ async fn templates_are_brought_under_another_key_while_people_are_verified_on_po
         return eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
     }
     templates_are_brought_under_another_key(Kind::Postgres).await;
+}
+
+async fn data_keys_are_exchanged(kind: Kind) {
+    let installation = Installation::new(kind);
+    let process = installation.start();
+    let client = process.client().await;
+    let people = People::enrolled(&client).await;
+    let keystore = &installation.databases.keystore;
+    let created = "SELECT CAST(created_at AS TEXT) AS text FROM data_keys ORDER BY subject_id";
+    let before = installation.databases.texts(keystore, created);
+    assert_eq!(people.decisions(&client).await, AS_EVER);
+
+    // Killed when everything was sealed anew and both keys are still there.
+    let arguments = ["--data-keys", "--older-than", "0", "--json"];
+    let mut running = installation.rotate_kind("field", &arguments).spawn().unwrap();
+    let lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line.contains("resealed")));
+    running.kill().unwrap(); // SIGKILL
+    running.wait().unwrap();
+    assert_eq!(installation.databases.count(keystore, "data_keys", "next_wrapped IS NOT NULL"), 2);
+    assert_eq!(people.decisions(&client).await, AS_EVER);
+
+    let output = installation.rotate_kind("field", &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(installation.databases.count(keystore, "data_keys", "next_wrapped IS NOT NULL"), 0);
+    let after = installation.databases.texts(keystore, created);
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{before:?} {after:?}");
+    assert_eq!(people.decisions(&client).await, AS_EVER);
+    let listed = client.get(&format!("/v1/subjects/{}/verifications", people.collins)).await.expect(200).json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 6, "also what was decided before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_keys_are_exchanged_while_the_service_works_on_sqlite() {
+    data_keys_are_exchanged(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_keys_are_exchanged_while_the_service_works_on_postgres() {
+    if std::env::var_os("VELUM_TEST_POSTGRES_URL").is_none() {
+        return eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
+    }
+    data_keys_are_exchanged(Kind::Postgres).await;
 }

@@ -6,13 +6,19 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use velum::{
     domain::id::{EnrolmentId, SubjectId, TenantId},
-    store::{Conflict, KeyStore, NewTemplate, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
+    flows::exchange::Exchange,
+    store::{Conflict, KeyStore, NewSubject, NewTemplate, Store, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
     vault::{DataKey, KeyEncryptionKeys, Keyring, Place, VaultError, envelope::KeyEncryptionKey},
 };
 use zeroize::Zeroizing;
@@ -348,5 +354,143 @@ fn templates_are_put_in_place_of_those_under_the_older_key_only_once_and_never_o
         }
         let full = insert(Some(old.clone())).await.err().unwrap();
         assert!(matches!(full, StoreError::Conflict(Conflict::TooManyTemplates)), "{full}");
+    });
+}
+
+/// Persons of one tenant with something in every sealed column, and their keys of before.
+async fn residents(store: &Store, keystore: &KeyStore, number: usize) -> (TenantId, Vec<(SubjectId, DataKey)>) {
+    let tenant = tenant(store).await;
+    let mut residents = Vec::new();
+    for index in 0..number {
+        let id = SubjectId::generate();
+        let key = keystore.create(tenant, id, NOW).await.unwrap();
+        let external_ref = format!("emp-{index}");
+        let new = NewSubject { id, external_ref: &external_ref, created_at: NOW };
+        store.subjects().insert(tenant, new, &key, None).await.unwrap();
+        grant(store, tenant, id).await;
+        insert_template(store, tenant, id, &key, b"template").await.unwrap();
+        insert_verification(store, tenant, verification_of(id), &key).await.unwrap();
+        residents.push((id, key));
+    }
+    (tenant, residents)
+}
+
+/// Everything of a person opens under the person's key of now.
+async fn is_whole(store: &Store, keystore: &KeyStore, tenant: TenantId, id: SubjectId) -> bool {
+    let key = keystore.get(tenant, id).await.unwrap().unwrap();
+    let subject = store.subjects().find(tenant, id).await.unwrap();
+    let templates = store.templates().load(tenant, id, &kind(), None, &key).await.unwrap();
+    let verifications = store.verifications().list(tenant, id, None, 100, &key).await.unwrap();
+    subject.open_external_ref(&key).unwrap().starts_with("emp-")
+        && templates.iter().all(|row| row.template.as_slice() == b"template")
+        && !verifications.items.is_empty()
+}
+
+/// A main database and a key store of one kind.
+async fn both_stores(main: &TestDatabase, folder: &Folder) -> (Store, TestDatabase, KeyStore) {
+    let beside = TestDatabase::new(main.kind).unwrap();
+    let keystore = folder.key_store(&beside).await;
+    (main.store().await, beside, keystore)
+}
+
+fn exchange(store: &Store, keystore: &KeyStore, patience: Duration) -> Exchange {
+    Exchange { store: store.clone(), keystore: keystore.clone(), patience }
+}
+
+#[test]
+fn every_person_gets_another_data_key_while_others_write_and_some_are_erased() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        let (store, beside, keystore) = both_stores(&database, &folder).await;
+        let (tenant, residents) = residents(&store, &keystore, 40).await;
+        let ids: Vec<_> = residents.iter().map(|(id, _)| *id).collect();
+        let done = Arc::new(AtomicBool::new(false));
+        let traffic = {
+            let (store, keystore, ids, done) = (store.clone(), keystore.clone(), ids.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut written = 0;
+                while !done.load(Ordering::Relaxed) {
+                    for id in ids[4..].iter().step_by(5) {
+                        let key = keystore.get(tenant, *id).await.unwrap().unwrap();
+                        insert_verification(&store, tenant, verification_of(*id), &key).await.unwrap();
+                        assert!(is_whole(&store, &keystore, tenant, *id).await);
+                        written += 1;
+                    }
+                }
+                written
+            })
+        };
+        let erased = {
+            let (keystore, ids) = (keystore.clone(), ids.clone());
+            tokio::spawn(async move {
+                for id in &ids[..4] {
+                    keystore.destroy(tenant, *id, NOW).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            })
+        };
+        let unreadable = exchange(&store, &keystore, Duration::from_secs(2))
+            .run(NOW + time::Duration::SECOND, |_| {})
+            .await
+            .unwrap();
+        assert_eq!(unreadable, []);
+        erased.await.unwrap();
+        done.store(true, Ordering::Relaxed);
+        assert!(traffic.await.unwrap() > 0);
+
+        assert_eq!(beside.count("data_keys WHERE next_wrapped IS NOT NULL OR next_kek_id IS NOT NULL"), 0);
+        for (id, old) in &residents[4..] {
+            assert!(is_whole(&store, &keystore, tenant, *id).await);
+            let subject = store.subjects().find(tenant, *id).await.unwrap();
+            assert!(subject.open_external_ref(old).is_err(), "the old key opens nothing");
+            assert!(store.templates().load(tenant, *id, &kind(), None, old).await.is_err());
+        }
+        for (id, _) in &residents[..4] {
+            assert!(keystore.get(tenant, *id).await.unwrap().is_none(), "an erased key does not come back");
+        }
+        // A second run has nothing to do: these keys are younger.
+        let state = keystore.exchange_state(NOW + time::Duration::SECOND).await.unwrap();
+        assert_eq!((state.older, state.under_way), (0, 0));
+    });
+}
+
+#[test]
+fn an_exchange_that_ends_anywhere_leaves_everybody_readable_and_is_taken_up() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        let (store, beside, keystore) = both_stores(&database, &folder).await;
+        let (tenant, residents) = residents(&store, &keystore, 6).await;
+        // Begun, waiting, resealed, waiting, finished.
+        for ends_at in 0..5 {
+            let exchange = exchange(&store, &keystore, Duration::from_millis(20));
+            let run = tokio::spawn(async move {
+                let mut told = 0;
+                let made_before = OffsetDateTime::now_utc();
+                exchange
+                    .run(made_before, |_| {
+                        assert!(told != ends_at, "the run ends here");
+                        told += 1;
+                    })
+                    .await
+            });
+            assert!(run.await.is_err(), "it ended at {ends_at}");
+            for (id, _) in &residents {
+                assert!(is_whole(&store, &keystore, tenant, *id).await, "after it ended at {ends_at}");
+            }
+            // The key-encryption key may follow in the middle of it.
+            folder.add(&format!("2026-12-0{}", ends_at + 1));
+            keystore.refresh_keys().await.unwrap();
+            rewrap_all(&keystore).await;
+            assert_eq!(keystore.keys_by_kek().await.unwrap().len(), 1);
+            for (id, _) in &residents {
+                assert!(is_whole(&store, &keystore, tenant, *id).await, "after {ends_at} and re-wrapping");
+            }
+        }
+        exchange(&store, &keystore, Duration::ZERO).run(OffsetDateTime::now_utc(), |_| {}).await.unwrap();
+        assert_eq!(beside.count("data_keys WHERE next_wrapped IS NOT NULL"), 0);
+        for (id, old) in &residents {
+            assert!(is_whole(&store, &keystore, tenant, *id).await);
+            assert!(store.subjects().find(tenant, *id).await.unwrap().open_external_ref(old).is_err());
+        }
     });
 }
