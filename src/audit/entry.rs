@@ -49,6 +49,7 @@ actions! {
     ErasureBegun = "erasure.begun";
     ErasureCompleted = "erasure.completed";
     ErasureReplayed = "erasure.replayed";
+    NoticePublished = "notice.published";
     ConsentGranted = "consent.granted";
     ConsentWithdrawn = "consent.withdrawn";
     EnrolmentCreated = "enrolment.created";

@@ -1,10 +1,24 @@
 //! Consent: one person's permission for one purpose, with its whole life as a small state machine.
+//!
+//! ```text
+//!            expires_at is reached
+//!          ┌──────────────────────▶ expired ────┐
+//!          │                                    │ withdraw
+//!  granted ┼─────── withdraw ───────────────────┼─────────▶ withdrawn
+//!          │                                    │ withdraw
+//!          └──────────────────────▶ superseded ─┘
+//!            the notice changed materially
+//! ```
+//! Only `granted` permits anything, and nothing leads back to it: who agrees again gives another consent.
 
 use std::{fmt, str::FromStr};
 
 use time::OffsetDateTime;
 
-use super::id::{ConsentId, SubjectId};
+use super::{
+    id::{ConsentId, NoticeId, SubjectId},
+    notice::Generation,
+};
 
 /// What a person agreed to. Lower-case words joined by `_`, at most 64 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,6 +34,11 @@ impl Purpose {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it takes biometric data, of which law is especially careful.
+    pub fn is_biometric(&self) -> bool {
+        self.0.starts_with("face_")
     }
 }
 
@@ -47,12 +66,100 @@ impl FromStr for Purpose {
     }
 }
 
+/// A word out of a short list, as it is written in requests, answers and rows.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident($error:ident: $sentence:literal) { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[error($sentence)]
+        pub struct $error;
+
+        impl FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or($error)
+            }
+        }
+    )*};
+}
+
+words! {
+    /// How somebody said yes or no.
+    Method(InvalidMethod: "a method is in_person, paper, web_form, app or phone") {
+        InPerson = "in_person",
+        Paper = "paper",
+        WebForm = "web_form",
+        App = "app",
+        Phone = "phone",
+    }
+    /// Who agreed: the person, or for a minor whoever may.
+    GivenBy(InvalidGivenBy: "a consent is given by self, parent or guardian") {
+        Oneself = "self",
+        Parent = "parent",
+        Guardian = "guardian",
+    }
+}
+
+/// What the tenant finds a document by: a signed form, a recording. It may name somebody, so it rests sealed and is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reference(String);
+
+impl Reference {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn expose_text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reference(…)")
+    }
+}
+
+/// Yes or no: when, recorded by whom, said how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    pub at: OffsetDateTime,
+    /// Id of the credential that recorded it; unknown of rows from before it was kept.
+    pub by: Option<String>,
+    pub method: Option<Method>,
+    pub evidence: Option<Reference>,
+}
+
+/// What the person was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownNotice {
+    /// As the tenant names it.
+    pub version: String,
+    /// Where it is registered here.
+    pub id: Option<NoticeId>,
+    pub generation: Generation,
+}
+
 /// Where a consent stands at a given moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsentState {
     Granted,
     Withdrawn,
     Expired,
+    /// The notice has changed materially: the person has to be asked again.
+    Superseded,
 }
 
 impl ConsentState {
@@ -61,6 +168,7 @@ impl ConsentState {
             Self::Granted => "granted",
             Self::Withdrawn => "withdrawn",
             Self::Expired => "expired",
+            Self::Superseded => "superseded",
         }
     }
 }
@@ -70,23 +178,38 @@ pub struct Consent {
     pub id: ConsentId,
     pub subject: SubjectId,
     pub purpose: Purpose,
-    /// Version of the notice that the person was shown, as the tenant names it.
-    pub notice_version: String,
-    pub granted_at: OffsetDateTime,
+    pub notice: ShownNotice,
+    pub granted: Statement,
+    pub given_by: GivenBy,
+    /// The parent or guardian.
+    pub guardian: Option<Reference>,
     pub expires_at: Option<OffsetDateTime>,
-    pub withdrawn_at: Option<OffsetDateTime>,
+    pub withdrawn: Option<Statement>,
+    /// When it was read, notices of a later generation were there.
+    pub superseded: bool,
 }
 
 impl Consent {
-    /// Withdrawal wins over expiry: it is what the person said.
+    /// Withdrawal wins over all else: it is what the person said.
     pub fn state(&self, now: OffsetDateTime) -> ConsentState {
-        if self.withdrawn_at.is_some() {
+        if self.withdrawn.is_some() {
             ConsentState::Withdrawn
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             ConsentState::Expired
+        } else if self.superseded {
+            ConsentState::Superseded
         } else {
             ConsentState::Granted
         }
+    }
+
+    /// Whether this changed anything: the first no counts.
+    pub fn withdraw(&mut self, statement: &Statement) -> bool {
+        let first = self.withdrawn.is_none();
+        if first {
+            self.withdrawn = Some(statement.clone());
+        }
+        first
     }
 }
 
@@ -98,15 +221,22 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-20 12:00 UTC);
 
+    fn said(at: OffsetDateTime) -> Statement {
+        Statement { at, by: Some("cli_1".to_owned()), method: Some(Method::Paper), evidence: None }
+    }
+
     fn consent() -> Consent {
         Consent {
             id: ConsentId::generate(),
             subject: SubjectId::generate(),
             purpose: Purpose::face_verification(),
-            notice_version: "2026-11".to_owned(),
-            granted_at: NOW,
+            notice: ShownNotice { version: "2026-11".to_owned(), id: None, generation: Generation(0) },
+            granted: said(NOW),
+            given_by: GivenBy::Oneself,
+            guardian: None,
             expires_at: None,
-            withdrawn_at: None,
+            withdrawn: None,
+            superseded: false,
         }
     }
 
@@ -118,9 +248,27 @@ mod tests {
     }
 
     #[test]
-    fn withdrawal_wins_over_expiry() {
-        let both = Consent { expires_at: Some(NOW), withdrawn_at: Some(NOW), ..consent() };
-        assert_eq!(both.state(NOW), ConsentState::Withdrawn);
+    fn every_state_leads_to_withdrawn_and_none_back_to_granted() {
+        let expired = Consent { expires_at: Some(NOW), ..consent() };
+        let superseded = Consent { superseded: true, ..consent() };
+        for (mut from, state) in [
+            (consent(), ConsentState::Granted),
+            (expired, ConsentState::Expired),
+            (superseded, ConsentState::Superseded),
+        ] {
+            assert_eq!(from.state(NOW), state);
+            assert!(from.withdraw(&said(NOW)));
+            assert_eq!(from.state(NOW), ConsentState::Withdrawn);
+            assert!(!from.withdraw(&said(NOW + Duration::DAY)), "the first no counts");
+            assert_eq!(from.withdrawn, Some(said(NOW)));
+        }
+    }
+
+    #[test]
+    fn a_notice_that_changed_ends_a_consent_that_would_still_stand() {
+        let superseded = Consent { superseded: true, expires_at: Some(NOW), ..consent() };
+        assert_eq!(superseded.state(NOW - Duration::SECOND), ConsentState::Superseded);
+        assert_eq!(superseded.state(NOW), ConsentState::Expired);
     }
 
     #[test]
@@ -128,5 +276,16 @@ mod tests {
         for bad in ["", "Face", "face verification", "1face", "_face", &"a".repeat(65)] {
             assert_eq!(bad.parse::<Purpose>(), Err(InvalidPurpose), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written_and_references_are_not_printed() {
+        for method in Method::ALL {
+            assert_eq!(method.as_str().parse(), Ok(*method));
+        }
+        assert_eq!("fax".parse::<Method>(), Err(InvalidMethod));
+        assert_eq!("self".parse(), Ok(GivenBy::Oneself));
+        let printed = format!("{:?}", Reference::new("form of Ada L.".to_owned()));
+        assert!(!printed.contains("Ada"), "{printed}");
     }
 }

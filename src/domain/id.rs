@@ -58,6 +58,8 @@ ids! {
     SubjectId = "sub";
     /// One consent of one subject for one purpose.
     ConsentId = "con";
+    /// One version of a notice, in one language.
+    NoticeId = "ntc";
     /// One stored template.
     EnrolmentId = "enr";
     /// One 1:1 comparison; single use at the keyholder.

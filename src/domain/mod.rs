@@ -10,6 +10,7 @@ pub mod id;
 pub mod job;
 pub mod matching;
 pub mod network;
+pub mod notice;
 pub mod retention;
 pub mod revocation;
 pub mod usage;

@@ -6,15 +6,18 @@ use time::OffsetDateTime;
 
 use super::{
     FlowError, Flows, Page, PageRequest,
+    notices::{self, NamedNotice},
     once::{self, Answer, Call},
     subjects,
 };
 use crate::{
     audit::Action,
+    auth::Caller,
     domain::{
-        consent::{Consent, Purpose},
+        consent::{Consent, GivenBy, Method, Purpose, Reference, Statement},
         id::{ConsentId, SubjectId, TenantId},
     },
+    store::StoreError,
 };
 
 /// Evidence that an active consent was seen. Made by [`require`] only; the face pipeline opens to nothing else.
@@ -37,44 +40,66 @@ pub async fn require(
     subject: SubjectId,
     purpose: Purpose,
 ) -> Result<ConsentProof, FlowError> {
-    match flows.store.consents().active(tenant, subject, &purpose, flows.now()).await? {
-        Some(_) => Ok(ConsentProof { purpose }),
-        None => Err(FlowError::ConsentRequired { purpose }),
+    match flows.store.consents().active(tenant, subject, &purpose, flows.now()).await {
+        Ok(Some(_)) => Ok(ConsentProof { purpose }),
+        Ok(None) => Err(FlowError::ConsentRequired { purpose }),
+        Err(StoreError::ConsentSuperseded) => Err(FlowError::ConsentSuperseded { purpose }),
+        Err(error) => Err(error.into()),
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewConsent {
     pub purpose: Purpose,
-    pub notice_version: String,
+    pub notice: NamedNotice,
     pub expires_at: Option<OffsetDateTime>,
+    pub how: How,
+    pub given_by: GivenBy,
+    pub guardian: Option<Reference>,
+}
+
+/// How somebody said so, as far as the tenant tells us.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct How {
+    pub method: Option<Method>,
+    pub evidence: Option<Reference>,
+}
+
+impl How {
+    fn stated(self, caller: &Caller, at: OffsetDateTime) -> Statement {
+        Statement { at, by: Some(caller.identity.to_string()), method: self.method, evidence: self.evidence }
+    }
 }
 
 pub async fn grant(
     flows: &Flows,
-    tenant: TenantId,
+    caller: &Caller,
     subject: SubjectId,
     new: NewConsent,
     call: Call<Consent>,
 ) -> Result<Answer, FlowError> {
+    let tenant = caller.tenant;
     once::run(flows, &call, &[], async |attempt| {
-        let granted_at = flows.now();
-        if new.expires_at.is_some_and(|expires_at| expires_at <= granted_at) {
+        let now = flows.now();
+        if new.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(FlowError::ConsentAlreadyExpired);
         }
+        let key = subjects::data_key(flows, tenant, subject).await?;
         let consent = Consent {
             id: ConsentId::generate(),
             subject,
+            notice: notices::shown(flows, tenant, &new.purpose, new.notice).await?,
             purpose: new.purpose,
-            notice_version: new.notice_version,
-            granted_at,
+            granted: new.how.stated(caller, now),
+            given_by: new.given_by,
+            guardian: new.guardian,
             expires_at: new.expires_at,
-            withdrawn_at: None,
+            withdrawn: None,
+            superseded: false,
         };
-        let key = subjects::data_key(flows, tenant, subject).await?;
         let object = Some(consent.id.to_string());
         let act = attempt.act_about(Action::ConsentGranted, object, subject, Some(&key), &consent)?;
-        flows.store.consents().insert(tenant, &consent, act).await?;
+        flows.store.consents().insert(tenant, &consent, &key, act).await?;
         Ok(consent)
     })
     .await
@@ -86,27 +111,32 @@ pub async fn list(
     subject: SubjectId,
     page: PageRequest,
 ) -> Result<Page<Consent>, FlowError> {
-    let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
-    let consents = flows.store.consents().list(tenant, subject).await?;
+    let key = subjects::data_key(flows, tenant, subject).await?;
+    let consents = flows.store.consents().list(tenant, subject, &key).await?;
     Page::of_all(consents, &page, |consent| consent.id)
 }
 
 /// Withdraws this consent, and with it every other one of the person for the same purpose. Safe to repeat.
 pub async fn withdraw(
     flows: &Flows,
-    tenant: TenantId,
+    caller: &Caller,
     subject: SubjectId,
     consent: ConsentId,
+    how: How,
     call: Call<Consent>,
 ) -> Result<Answer, FlowError> {
+    let tenant = caller.tenant;
     once::run(flows, &call, &[], async |attempt| {
-        let key = subjects::data_key(flows, tenant, subject).await?;
-        let attempt = Arc::clone(attempt);
+        let key = Arc::new(subjects::data_key(flows, tenant, subject).await?);
+        let statement = how.stated(caller, flows.now());
+        let (attempt, sealing) = (Arc::clone(attempt), Arc::clone(&key));
         let act = move |withdrawn: &Consent| {
             let object = Some(withdrawn.id.to_string());
-            attempt.act_about(Action::ConsentWithdrawn, object, subject, Some(&key), withdrawn)
+            attempt.act_about(Action::ConsentWithdrawn, object, subject, Some(&sealing), withdrawn)
         };
-        Ok(flows.store.consents().withdraw(tenant, subject, consent, flows.now(), act).await?)
+        let withdrawn = flows.store.consents().withdraw(tenant, subject, consent, statement, key, act).await?;
+        // What a withdrawal sets in motion besides (an erasure, say) begins here, or with a job in that transaction.
+        Ok(withdrawn)
     })
     .await
 }

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::{
     compute::{Busy, ComputeCrashed},
     incoming::IncomingError,
+    notices::NoticeMistake,
     page::InvalidPageRequest,
 };
 use crate::{
@@ -28,6 +29,16 @@ pub enum FlowError {
     ExternalRefTaken,
     #[error("the subject has no active consent for `{purpose}`")]
     ConsentRequired { purpose: Purpose },
+    #[error("the notice for `{purpose}` has changed materially since the subject agreed")]
+    ConsentSuperseded { purpose: Purpose },
+    #[error("{mistake}")]
+    NoticeMistaken { field: &'static str, mistake: NoticeMistake },
+    #[error("the notice has changed materially since: show the person the newest version")]
+    NoticeSuperseded,
+    #[error("you published this version in this language already")]
+    NoticeVersionTaken,
+    #[error("differs from what this version says in another language")]
+    NoticeMateriality,
     #[error("a consent that has already expired cannot be granted")]
     ConsentAlreadyExpired,
     #[error("a key cannot have scopes that whoever makes it lacks")]
@@ -107,6 +118,10 @@ impl From<StoreError> for FlowError {
         match error {
             StoreError::NotFound => Self::NotFound,
             StoreError::NoConsent => Self::ConsentRequired { purpose: Purpose::face_verification() },
+            StoreError::ConsentSuperseded => Self::ConsentSuperseded { purpose: Purpose::face_verification() },
+            StoreError::Conflict(Conflict::NoticeVersion) => Self::NoticeVersionTaken,
+            StoreError::Conflict(Conflict::NoticeMateriality) => Self::NoticeMateriality,
+            StoreError::Conflict(Conflict::NoticeSuperseded) => Self::NoticeSuperseded,
             StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
             StoreError::Conflict(Conflict::ApiKeyRolled) => Self::ApiKeyRolled,
             StoreError::Conflict(Conflict::ErasureOpen) => Self::ErasureOpen,

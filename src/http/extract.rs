@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth,
-    domain::id::{ApiKeyId, ConsentId, EnrolmentId, ErasureId, SubjectId},
+    domain::id::{ApiKeyId, ConsentId, EnrolmentId, ErasureId, NoticeId, SubjectId},
     flows::Flows,
 };
 
@@ -81,6 +81,10 @@ impl PathName for EnrolmentId {
     const NAME: &'static str = "enrolment";
 }
 
+impl PathName for NoticeId {
+    const NAME: &'static str = "notice";
+}
+
 impl<T: PathName + FromStr> FromRequest for InPath<T> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
@@ -91,15 +95,15 @@ impl<T: PathName + FromStr> FromRequest for InPath<T> {
     }
 }
 
-/// Longest JSON body, in bytes: every one of ours fits into a tenth of it.
+/// Longest JSON body, in bytes, where nothing else is said: every such one of ours fits into a tenth of it.
 const JSON_BYTES_MAX: usize = 16 * 1024;
 /// A small body comes in one piece; who takes longer is not sending one.
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body, parsed into one of the shapes of `wire`, and the digest of what was sent.
-pub struct Json<T>(pub T, pub Vec<u8>);
+pub struct Json<T, const BYTES_MAX: usize = JSON_BYTES_MAX>(pub T, pub Vec<u8>);
 
-impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+impl<T: DeserializeOwned + 'static, const BYTES_MAX: usize> FromRequest for Json<T, BYTES_MAX> {
     type Error = Problem;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
@@ -111,9 +115,26 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
             if media_type.as_deref() != Some("application/json") || !is_plain {
                 return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
             }
-            let body = small_body(payload, announced, JSON_BYTES_MAX).await?;
+            let body = small_body(payload, announced, BYTES_MAX).await?;
             Ok(Self(parse_json(&body)?, Sha256::digest(&body).to_vec()))
         })
+    }
+}
+
+/// The same where a body may be left out.
+pub struct MaybeJson<T>(pub Option<T>, pub Vec<u8>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for MaybeJson<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let comes_in_pieces = request.headers().contains_key(header::TRANSFER_ENCODING);
+        if !comes_in_pieces && announced_bytes(request).unwrap_or(0) == 0 {
+            return Box::pin(ready(Ok(Self(None, vec![]))));
+        }
+        let body = Json::<T>::from_request(request, payload);
+        Box::pin(async move { body.await.map(|Json(body, asked)| Self(Some(body), asked)) })
     }
 }
 

@@ -27,8 +27,8 @@ use actix_web::{
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies,
-        subjects, verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
+        policies, subjects, verifications,
     },
     problem::Problem,
 };
@@ -89,12 +89,16 @@ routes! {
     "/v1/subjects"                              Needs(Scope::Subjects),     POST subjects::create | GET subjects::list;
     "/v1/subjects/{subject}"                    Needs(Scope::Subjects),     GET subjects::show | DELETE subjects::erase;
     "/v1/subjects/{subject}/consents"           Needs(Scope::Consents),     POST consents::grant | GET consents::list;
+    "/v1/subjects/{subject}/consents/{consent}/receipt"
+                                                Needs(Scope::Consents),     GET consents::receipt;
     "/v1/subjects/{subject}/consents/{consent}/withdraw"
                                                 Needs(Scope::Consents),     POST consents::withdraw;
     "/v1/subjects/{subject}/enrolments"         Needs(Scope::FacesEnrol),   POST enrolments::create | GET enrolments::list;
     "/v1/subjects/{subject}/enrolments/{enrolment}"
                                                 Needs(Scope::FacesEnrol),   DELETE enrolments::delete;
     "/v1/subjects/{subject}/verifications"      Needs(Scope::FacesVerify),  POST verifications::create | GET verifications::list;
+    "/v1/notices"                               Needs(Scope::Consents),     POST notices::publish | GET notices::list;
+    "/v1/notices/{notice}"                      Needs(Scope::Consents),     GET notices::show;
     "/v1/api-keys"                              Needs(Scope::Admin),        POST api_keys::create | GET api_keys::list;
     "/v1/api-keys/{key}"                        Needs(Scope::Admin),        DELETE api_keys::revoke;
     "/v1/api-keys/{key}/roll"                   Needs(Scope::Admin),        POST api_keys::roll;

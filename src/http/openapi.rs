@@ -21,14 +21,14 @@ use super::{
     access::Access,
     extract::PathName as _,
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, oauth, policies,
-        subjects, verifications,
+        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
+        policies, subjects, verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
 use crate::{
     auth::Scope,
-    domain::id::{ApiKeyId, ConsentId, EnrolmentId, SubjectId},
+    domain::id::{ApiKeyId, ConsentId, EnrolmentId, NoticeId, SubjectId},
 };
 
 #[derive(OpenApi)]
@@ -41,7 +41,8 @@ use crate::{
     paths(
         oauth::token, oauth::revoke, oauth::introspect, oauth::jwks, oauth::metadata,
         subjects::create, subjects::list, subjects::show, subjects::erase,
-        consents::grant, consents::list, consents::withdraw,
+        consents::grant, consents::list, consents::withdraw, consents::receipt,
+        notices::publish, notices::list, notices::show,
         enrolments::create, enrolments::list, enrolments::delete,
         verifications::create, verifications::list,
         api_keys::create, api_keys::list, api_keys::revoke, api_keys::roll,
@@ -59,6 +60,7 @@ use crate::{
         (name = "oauth", description = "Access tokens: RFC 6749 client credentials."),
         (name = "subjects", description = "People, known to you by your own name for them."),
         (name = "consents", description = "What people agreed to. Without an active consent nothing is processed."),
+        (name = "notices", description = "What people are told before they agree, in versions that are never changed."),
         (name = "enrolments", description = "Encrypted templates of faces."),
         (name = "verifications", description = "Is this the same person? Yes or no."),
         (name = "api-keys", description = "Keys for servers that call without buying tokens."),
@@ -297,6 +299,7 @@ fn id_prefix(name: &str) -> Option<&'static str> {
     let ids = [
         (SubjectId::NAME, SubjectId::PREFIX),
         (ConsentId::NAME, ConsentId::PREFIX),
+        (NoticeId::NAME, NoticeId::PREFIX),
         (EnrolmentId::NAME, EnrolmentId::PREFIX),
         (ApiKeyId::NAME, ApiKeyId::PREFIX),
     ];
@@ -359,7 +362,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     }
     if enrols || verifies {
         add(400, &["image_missing", "malformed_multipart", "upload_interrupted"]);
-        add(403, &["consent_required"]);
+        add(403, &["consent_required", "consent_superseded"]);
         add(408, &["upload_too_slow"]);
         add(413, &["image_too_large"]);
         add(415, &["unsupported_media_type", "image_unsupported_format"]);
@@ -392,6 +395,8 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
             add(403, &["scopes_beyond_caller"]);
             add(409, &["api_key_rolled", "idempotency_answer_not_kept"]);
         }
+        (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
+        (HttpMethod::Post, "/v1/subjects/{subject}/consents") => add(409, &["notice_superseded"]),
         (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
         (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
         _ if enrols => add(409, &["enrolment_limit_reached"]),

@@ -1,6 +1,10 @@
 //! The JSON shapes of requests and answers. Requests refuse unknown members and become domain types by `TryFrom`;
 //! answers are made from domain types by `From`. No domain type is ever serialised itself.
 
+mod consents;
+
+use std::str::FromStr;
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use time::{OffsetDateTime, serde::rfc3339};
 use utoipa::{
@@ -11,6 +15,7 @@ use utoipa::{
     },
 };
 
+pub use self::consents::*;
 use super::problem::Problem;
 use crate::{
     audit::Entry,
@@ -19,7 +24,6 @@ use crate::{
         jwt::{TokenConfig, VerifiedToken},
     },
     domain::{
-        consent::{Consent, ConsentState, Purpose},
         decision::{Decision, FalseMatchRate},
         matching::MatchSpec,
         network::{Network, Networks},
@@ -29,7 +33,6 @@ use crate::{
         self, Page, PageRequest,
         account::{HistoryEntry, HistoryKind, TenantCounts},
         api_keys::{ApiKeyRow, IssuedApiKey, NewApiKey},
-        consents::NewConsent,
         erasures::ErasureRequest,
         quality::Quality,
         usage::{Usage, UsageDay},
@@ -73,32 +76,6 @@ impl ExternalRef {
     }
 }
 
-/// A consent that a person has given.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewConsentBody {
-    /// What was agreed to; `face_verification` permits enrolment and 1:1 verification.
-    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$", example = "face_verification")]
-    pub purpose: String,
-    /// Version of the notice that the person was shown. 1 to 64 characters.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "2026-11")]
-    pub notice_version: String,
-    /// When the consent ends by itself (RFC 3339), in the future; absent: it lasts until it is withdrawn.
-    #[serde(default)]
-    #[schema(example = "2099-12-31T23:59:59Z")]
-    pub expires_at: Option<Timestamp>,
-}
-
-impl TryFrom<NewConsentBody> for NewConsent {
-    type Error = Problem;
-
-    fn try_from(body: NewConsentBody) -> Result<Self, Problem> {
-        let purpose: Purpose = body.purpose.parse().map_err(|error| Problem::invalid_field("purpose", error))?;
-        let notice_version = checked_text("notice_version", body.notice_version, 64)?;
-        Ok(Self { purpose, notice_version, expires_at: body.expires_at.map(|Timestamp(moment)| moment) })
-    }
-}
-
 /// Printable, not empty, not too long: what will be shown to an officer one day must be showable. The pattern beside each
 /// such member says the same to readers of the document.
 fn checked_text(name: &str, text: String, length_max: usize) -> Result<String, Problem> {
@@ -109,6 +86,10 @@ fn checked_text(name: &str, text: String, length_max: usize) -> Result<String, P
         return Err(Problem::invalid_field(name, "holds no control characters"));
     }
     Ok(text)
+}
+
+fn parsed<T: FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::invalid_field(name, error))
 }
 
 /// Which page of a list.
@@ -356,55 +337,6 @@ pub struct SubjectBody {
 impl From<flows::subjects::Subject> for SubjectBody {
     fn from(subject: flows::subjects::Subject) -> Self {
         Self { id: subject.id.to_string(), external_ref: subject.external_ref, created_at: subject.created_at.into() }
-    }
-}
-
-/// One person's permission for one purpose.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ConsentBody {
-    #[schema(example = "con_0193512ab4c87d0e8f6a5b4c3d2e1f00")]
-    pub id: String,
-    pub subject_id: String,
-    #[schema(example = "face_verification")]
-    pub purpose: String,
-    pub notice_version: String,
-    /// At the moment of the answer.
-    pub state: ConsentStateWord,
-    pub granted_at: Timestamp,
-    pub expires_at: Option<Timestamp>,
-    pub withdrawn_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsentStateWord {
-    Granted,
-    Withdrawn,
-    Expired,
-}
-
-impl From<ConsentState> for ConsentStateWord {
-    fn from(state: ConsentState) -> Self {
-        match state {
-            ConsentState::Granted => Self::Granted,
-            ConsentState::Withdrawn => Self::Withdrawn,
-            ConsentState::Expired => Self::Expired,
-        }
-    }
-}
-
-impl ConsentBody {
-    pub fn at(now: OffsetDateTime, consent: Consent) -> Self {
-        Self {
-            state: consent.state(now).into(),
-            id: consent.id.to_string(),
-            subject_id: consent.subject.to_string(),
-            purpose: consent.purpose.to_string(),
-            notice_version: consent.notice_version,
-            granted_at: consent.granted_at.into(),
-            expires_at: consent.expires_at.map(Timestamp),
-            withdrawn_at: consent.withdrawn_at.map(Timestamp),
-        }
     }
 }
 

@@ -1,6 +1,9 @@
-//! Consents: what each person permitted, and the lock that makes "active at the moment of writing" true.
+//! Consents: what each person permitted, and the lock that makes "active at the moment of writing" true. References to
+//! documents, which may name somebody, are sealed under the person's data key.
 
-use diesel::prelude::*;
+use std::sync::Arc;
+
+use diesel::{dsl::exists, prelude::*};
 use time::OffsetDateTime;
 
 use super::{
@@ -8,19 +11,24 @@ use super::{
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
-    schema::main::consents,
+    notices::{generation_of, newest_generation},
+    schema::main::{consents, notices},
     subjects::lock,
 };
-use crate::domain::{
-    consent::{Consent, Purpose},
-    id::{ConsentId, SubjectId, TenantId},
+use crate::{
+    domain::{
+        consent::{Consent, Purpose, Reference, ShownNotice, Statement},
+        id::{ConsentId, SubjectId, TenantId},
+        notice::Generation,
+    },
+    vault::{DataKey, Place, VaultError},
 };
 
 pub struct Consents<'a> {
     pub(super) pool: &'a Pool,
 }
 
-#[derive(Queryable, Insertable)]
+#[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = consents)]
 struct Row {
     id: String,
@@ -31,24 +39,34 @@ struct Row {
     granted_at: i64,
     expires_at: Option<i64>,
     withdrawn_at: Option<i64>,
+    notice_id: Option<String>,
+    notice_generation: i64,
+    granted_by: Option<String>,
+    method: Option<String>,
+    evidence: Option<Vec<u8>>,
+    given_by: String,
+    guardian: Option<Vec<u8>>,
+    withdrawn_by: Option<String>,
+    withdrawal_method: Option<String>,
+    withdrawal_evidence: Option<Vec<u8>>,
 }
 
 impl Consents<'_> {
-    /// `NotFound` when the tenant has no such subject.
-    pub async fn insert(&self, tenant: TenantId, consent: &Consent, act: Act) -> Result<(), StoreError> {
-        let row = Row {
-            id: consent.id.to_string(),
-            tenant_id: tenant.to_string(),
-            subject_id: consent.subject.to_string(),
-            purpose: consent.purpose.to_string(),
-            notice_version: consent.notice_version.clone(),
-            granted_at: micros(consent.granted_at),
-            expires_at: consent.expires_at.map(micros),
-            withdrawn_at: consent.withdrawn_at.map(micros),
-        };
-        let subject = consent.subject;
+    /// `NotFound` when the tenant has no such subject or no such notice; `NoticeSuperseded` when the notice is of an earlier
+    /// generation than the newest of its purpose: nobody can agree to it any more.
+    pub async fn insert(&self, tenant: TenantId, consent: &Consent, key: &DataKey, act: Act) -> Result<(), StoreError> {
+        let row = Row::sealed(tenant, consent, key)?;
+        let (subject, purpose, notice) = (consent.subject, consent.purpose.clone(), consent.notice.clone());
         let inserted = self.pool.write(tenant, move |connection| {
             lock(connection, tenant, subject)?;
+            let generation = match notice.id {
+                Some(id) => generation_of(connection, tenant, &purpose, id)?,
+                None => Generation::default(),
+            };
+            if generation < newest_generation(connection, tenant, &purpose)? {
+                return Err(StoreError::Conflict(Conflict::NoticeSuperseded));
+            }
+            let row = Row { notice_generation: generation.0, ..row };
             diesel::insert_into(consents::table).values(&row).execute(connection)?;
             act.complete(connection, tenant)
         });
@@ -56,44 +74,55 @@ impl Consents<'_> {
     }
 
     /// Every consent of a subject, newest first.
-    pub async fn list(&self, tenant: TenantId, subject: SubjectId) -> Result<Vec<Consent>, StoreError> {
-        let query = consents::table
-            .filter(consents::tenant_id.eq(tenant.to_string()))
-            .filter(consents::subject_id.eq(subject.to_string()))
-            .order(consents::id.desc());
-        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
-        rows.into_iter().map(Consent::try_from).collect()
+    pub async fn list(&self, tenant: TenantId, subject: SubjectId, key: &DataKey) -> Result<Vec<Consent>, StoreError> {
+        let query = of_subject(tenant, subject).order(consents::id.desc()).select((Row::as_select(), outdated()));
+        let rows: Vec<(Row, bool)> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
+        rows.into_iter().map(|(row, superseded)| row.open(superseded, key)).collect()
     }
 
-    pub async fn find(&self, tenant: TenantId, subject: SubjectId, id: ConsentId) -> Result<Consent, StoreError> {
-        self.pool.run(tenant, move |connection| find(connection, tenant, subject, id)).await
+    pub async fn find(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        id: ConsentId,
+        key: &DataKey,
+    ) -> Result<Consent, StoreError> {
+        let (row, superseded) = self.pool.run(tenant, move |connection| find(connection, tenant, subject, id)).await?;
+        row.open(superseded, key)
     }
 
-    /// Withdraws permission for the consent's purpose: this consent and every other of that subject and purpose that still
-    /// stands, for a person says no to the use, not to a piece of paper. Repeating it keeps the first time.
+    /// Withdraws permission for the consent's purpose: this consent and every other of that subject and purpose that was not
+    /// withdrawn, for a person says no to the use, not to a piece of paper. Repeating it keeps the first time.
     /// Once it returns, no template and no verification can be written under it, in any process.
     pub async fn withdraw(
         &self,
         tenant: TenantId,
         subject: SubjectId,
         id: ConsentId,
-        now: OffsetDateTime,
+        statement: Statement,
+        key: Arc<DataKey>,
         act: impl FnOnce(&Consent) -> Result<Act, StoreError> + Send + 'static,
     ) -> Result<Consent, StoreError> {
         self.pool
             .write(tenant, move |connection| {
                 lock(connection, tenant, subject)?;
-                let consent = find(connection, tenant, subject, id)?;
-                let standing = consents::table
-                    .filter(consents::tenant_id.eq(tenant.to_string()))
-                    .filter(consents::subject_id.eq(subject.to_string()))
-                    .filter(consents::purpose.eq(consent.purpose.as_str()))
-                    .filter(consents::withdrawn_at.is_null());
-                let withdrawn =
-                    diesel::update(standing).set(consents::withdrawn_at.eq(micros(now))).execute(connection)?;
-                let consent = find(connection, tenant, subject, id)?;
+                let (named, _) = find(connection, tenant, subject, id)?;
+                let standing = of_subject(tenant, subject)
+                    .filter(consents::purpose.eq(named.purpose))
+                    .filter(consents::withdrawn_at.is_null())
+                    .select((Row::as_select(), outdated()));
+                let mut changed = false;
+                for (row, superseded) in standing.load::<(Row, bool)>(connection)? {
+                    let mut consent = row.open(superseded, &key)?;
+                    if consent.withdraw(&statement) {
+                        save_withdrawal(connection, tenant, &consent, &key)?;
+                        changed = true;
+                    }
+                }
+                let (row, superseded) = find(connection, tenant, subject, id)?;
+                let consent = row.open(superseded, &key)?;
                 let act = act(&consent)?;
-                if withdrawn > 0 {
+                if changed {
                     act.complete(connection, tenant)?;
                 } else {
                     act.complete_unchanged(connection)?;
@@ -103,17 +132,17 @@ impl Consents<'_> {
             .await
     }
 
-    /// The newest consent that permits `purpose` at `now`.
+    /// The newest consent that permits `purpose` at `now`. `ConsentSuperseded` where there would be one, had the notice not
+    /// changed materially.
     pub async fn active(
         &self,
         tenant: TenantId,
         subject: SubjectId,
         purpose: &Purpose,
         now: OffsetDateTime,
-    ) -> Result<Option<Consent>, StoreError> {
+    ) -> Result<Option<ConsentId>, StoreError> {
         let purpose = purpose.clone();
-        let row = self.pool.run(tenant, move |connection| active(connection, tenant, subject, &purpose, now)).await?;
-        row.map(Consent::try_from).transpose()
+        self.pool.run(tenant, move |connection| active(connection, tenant, subject, &purpose, now)).await
     }
 }
 
@@ -130,23 +159,24 @@ pub(super) fn lock_active(
     active(connection, tenant, subject, purpose, now)?.map(drop).ok_or(StoreError::NoConsent)
 }
 
-/// The newest active consent.
 fn active(
     connection: &mut AnyConnection,
     tenant: TenantId,
     subject: SubjectId,
     purpose: &Purpose,
     now: OffsetDateTime,
-) -> Result<Option<Row>, StoreError> {
-    let newest = consents::table
-        .filter(consents::tenant_id.eq(tenant.to_string()))
-        .filter(consents::subject_id.eq(subject.to_string()))
-        .filter(consents::purpose.eq(purpose.as_str()))
-        .filter(consents::withdrawn_at.is_null())
-        .filter(consents::expires_at.is_null().or(consents::expires_at.gt(micros(now))))
-        .order(consents::id.desc())
-        .first(connection);
-    Ok(newest.optional()?)
+) -> Result<Option<ConsentId>, StoreError> {
+    let standing = of_subject(tenant, subject)
+        .filter(consents::purpose.eq(purpose.to_string()))
+        .filter(permitting(now))
+        .select((consents::id, outdated()))
+        // Of the newest generation first, of those the newest.
+        .order((consents::notice_generation.desc(), consents::id.desc()));
+    match standing.first::<(String, bool)>(connection).optional()? {
+        None => Ok(None),
+        Some((_, true)) => Err(StoreError::ConsentSuperseded),
+        Some((id, false)) => parse("consents.id", &id).map(Some),
+    }
 }
 
 fn find(
@@ -154,28 +184,124 @@ fn find(
     tenant: TenantId,
     subject: SubjectId,
     id: ConsentId,
-) -> Result<Consent, StoreError> {
-    let row: Row = consents::table
-        .filter(consents::tenant_id.eq(tenant.to_string()))
-        .filter(consents::subject_id.eq(subject.to_string()))
-        .filter(consents::id.eq(id.to_string()))
-        .first(connection)?;
-    row.try_into()
+) -> Result<(Row, bool), StoreError> {
+    let named = of_subject(tenant, subject).filter(consents::id.eq(id.to_string()));
+    Ok(named.select((Row::as_select(), outdated())).first(connection)?)
 }
 
-impl TryFrom<Row> for Consent {
-    type Error = StoreError;
+#[diesel::dsl::auto_type(no_type_alias)]
+fn of_subject(tenant: TenantId, subject: SubjectId) -> _ {
+    let (tenant, subject): (String, String) = (tenant.to_string(), subject.to_string());
+    consents::table.filter(consents::tenant_id.eq(tenant)).filter(consents::subject_id.eq(subject))
+}
 
-    fn try_from(row: Row) -> Result<Self, StoreError> {
-        let optional = |column, at: Option<i64>| at.map(|at| instant(column, at)).transpose();
+/// Neither withdrawn nor expired.
+#[diesel::dsl::auto_type(no_type_alias)]
+pub(super) fn permitting(now: OffsetDateTime) -> _ {
+    let now: i64 = micros(now);
+    consents::withdrawn_at.is_null().and(consents::expires_at.is_null().or(consents::expires_at.gt(now)))
+}
+
+/// Given under a notice that has changed materially since.
+#[diesel::dsl::auto_type(no_type_alias)]
+pub(super) fn outdated() -> _ {
+    exists(
+        notices::table
+            .filter(notices::tenant_id.eq(consents::tenant_id))
+            .filter(notices::purpose.eq(consents::purpose))
+            .filter(notices::generation.gt(consents::notice_generation)),
+    )
+}
+
+fn save_withdrawal(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    consent: &Consent,
+    key: &DataKey,
+) -> Result<(), StoreError> {
+    let row = Row::sealed(tenant, consent, key)?;
+    let changes = (
+        consents::withdrawn_at.eq(row.withdrawn_at),
+        consents::withdrawn_by.eq(row.withdrawn_by),
+        consents::withdrawal_method.eq(row.withdrawal_method),
+        consents::withdrawal_evidence.eq(row.withdrawal_evidence),
+    );
+    let own = of_subject(tenant, consent.subject).filter(consents::id.eq(row.id));
+    Ok(diesel::update(own).set(changes).execute(connection).map(drop)?)
+}
+
+fn place<'a>(id: &'a str, column: &'a str) -> Place<'a> {
+    Place { table: "consents", row: id, column }
+}
+
+impl Row {
+    fn sealed(tenant: TenantId, consent: &Consent, key: &DataKey) -> Result<Self, StoreError> {
+        let id = consent.id.to_string();
+        let seal = |column, reference: Option<&Reference>| {
+            reference.map(|reference| key.seal(&place(&id, column), reference.expose_text().as_bytes())).transpose()
+        };
+        let (granted, withdrawn) = (&consent.granted, consent.withdrawn.as_ref());
         Ok(Self {
-            id: parse("consents.id", &row.id)?,
-            subject: parse("consents.subject_id", &row.subject_id)?,
-            purpose: parse("consents.purpose", &row.purpose)?,
-            notice_version: row.notice_version,
-            granted_at: instant("consents.granted_at", row.granted_at)?,
-            expires_at: optional("consents.expires_at", row.expires_at)?,
-            withdrawn_at: optional("consents.withdrawn_at", row.withdrawn_at)?,
+            tenant_id: tenant.to_string(),
+            subject_id: consent.subject.to_string(),
+            purpose: consent.purpose.to_string(),
+            notice_version: consent.notice.version.clone(),
+            granted_at: micros(granted.at),
+            expires_at: consent.expires_at.map(micros),
+            withdrawn_at: withdrawn.map(|statement| micros(statement.at)),
+            notice_id: consent.notice.id.map(|id| id.to_string()),
+            notice_generation: consent.notice.generation.0,
+            granted_by: granted.by.clone(),
+            method: granted.method.map(|method| method.as_str().to_owned()),
+            evidence: seal("evidence", granted.evidence.as_ref())?,
+            given_by: consent.given_by.as_str().to_owned(),
+            guardian: seal("guardian", consent.guardian.as_ref())?,
+            withdrawn_by: withdrawn.and_then(|statement| statement.by.clone()),
+            withdrawal_method: withdrawn.and_then(|said| said.method).map(|method| method.as_str().to_owned()),
+            withdrawal_evidence: seal("withdrawal_evidence", withdrawn.and_then(|said| said.evidence.as_ref()))?,
+            id,
+        })
+    }
+
+    fn open(self, superseded: bool, key: &DataKey) -> Result<Consent, StoreError> {
+        let open = |column, sealed: Option<Vec<u8>>| {
+            let open = |sealed: Vec<u8>| -> Result<Reference, StoreError> {
+                let mut plain = key.open(&place(&self.id, column), &sealed)?;
+                let text = String::from_utf8(std::mem::take(&mut *plain));
+                text.map(Reference::new).map_err(|_| StoreError::Sealed(VaultError::Malformed))
+            };
+            sealed.map(open).transpose()
+        };
+        let method = |column, word: Option<String>| word.map(|word| parse(column, &word)).transpose();
+        let withdrawn = match self.withdrawn_at {
+            None => None,
+            Some(at) => Some(Statement {
+                at: instant("consents.withdrawn_at", at)?,
+                by: self.withdrawn_by,
+                method: method("consents.withdrawal_method", self.withdrawal_method)?,
+                evidence: open("withdrawal_evidence", self.withdrawal_evidence)?,
+            }),
+        };
+        Ok(Consent {
+            id: parse("consents.id", &self.id)?,
+            subject: parse("consents.subject_id", &self.subject_id)?,
+            purpose: parse("consents.purpose", &self.purpose)?,
+            notice: ShownNotice {
+                version: self.notice_version,
+                id: self.notice_id.map(|id| parse("consents.notice_id", &id)).transpose()?,
+                generation: Generation(self.notice_generation),
+            },
+            granted: Statement {
+                at: instant("consents.granted_at", self.granted_at)?,
+                by: self.granted_by,
+                method: method("consents.method", self.method)?,
+                evidence: open("evidence", self.evidence)?,
+            },
+            given_by: parse("consents.given_by", &self.given_by)?,
+            guardian: open("guardian", self.guardian)?,
+            expires_at: self.expires_at.map(|at| instant("consents.expires_at", at)).transpose()?,
+            withdrawn,
+            superseded,
         })
     }
 }

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// At the moment of writing there was no active consent for the purpose: nothing was written.
     #[error("no active consent for this purpose")]
     NoConsent,
+    /// There was one, for a notice that has changed materially since: nothing was written.
+    #[error("the consent for this purpose is superseded")]
+    ConsentSuperseded,
     #[error("conflict: {0}")]
     Conflict(Conflict),
     /// The database was migrated by a newer program.
@@ -61,6 +64,12 @@ pub enum Conflict {
     TooManyTemplates,
     /// The API key has a successor already.
     ApiKeyRolled,
+    /// The tenant has this version of a notice in this language already.
+    NoticeVersion,
+    /// In another language this version is marked otherwise as to whether it changes anything material.
+    NoticeMateriality,
+    /// The notice has changed materially since: nobody can agree to it any more.
+    NoticeSuperseded,
     /// Another call took over what this one was to do.
     ClaimLost,
     /// Another worker has the job by now, or nobody has.
@@ -84,6 +93,9 @@ impl Conflict {
             Self::Id => "id_taken",
             Self::TooManyTemplates => "too_many_templates",
             Self::ApiKeyRolled => "api_key_rolled",
+            Self::NoticeVersion => "notice_version_taken",
+            Self::NoticeMateriality => "notice_materiality",
+            Self::NoticeSuperseded => "notice_superseded",
             Self::ClaimLost => "claim_lost",
             Self::LeaseLost => "lease_lost",
             Self::JobQueued => "job_queued",
@@ -106,6 +118,7 @@ impl StoreError {
         match self {
             Self::NotFound => "not_found",
             Self::NoConsent => "no_active_consent",
+            Self::ConsentSuperseded => "consent_superseded",
             Self::Conflict(conflict) => conflict.as_str(),
             Self::UnknownSchema { .. } => "schema_unknown",
             Self::SchemaBehind { .. } => "schema_behind",

@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    columns::{instant, micros, parse},
+    columns::{instant, parse},
     conn::Pool,
+    consents::{outdated, permitting},
     error::StoreError,
     page::{Page, rows_to_load},
     schema::main::{consents, enrolments, subjects, verifications},
@@ -131,8 +132,8 @@ impl History<'_> {
             .run(tenant, move |connection| {
                 let active = consents::table
                     .filter(consents::tenant_id.eq(&own))
-                    .filter(consents::withdrawn_at.is_null())
-                    .filter(consents::expires_at.is_null().or(consents::expires_at.gt(micros(now))));
+                    .filter(permitting(now))
+                    .filter(diesel::dsl::not(outdated()));
                 Ok(TenantCounts {
                     subjects: subjects::table.filter(subjects::tenant_id.eq(&own)).count().get_result(connection)?,
                     active_consents: active.count().get_result(connection)?,

@@ -2,7 +2,7 @@
 //!
 //! | database | type | holds |
 //! |---|---|---|
-//! | main | `Store` | tenants, clients, ended tokens, subjects, consents, enrolments, verifications, jobs |
+//! | main | `Store` | tenants, clients, ended tokens, subjects, notices, consents, enrolments, verifications, jobs |
 //! | keystore | `KeyStore` | wrapped data keys and the key that hashes addresses; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
 //! | ledger | `ErasureLedger` | who must stay erased; never inside a backup of the others |
@@ -32,6 +32,7 @@ pub mod journal;
 pub mod keystore;
 mod ledger;
 mod migrations;
+mod notices;
 mod page;
 mod retention;
 mod rewrap;
@@ -62,6 +63,7 @@ pub use self::{
     journal::KeyholderJournal,
     keystore::KeyStore,
     ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
+    notices::Notices,
     page::{PAGE_ROWS_MAX, Page},
     retention::Retention,
     rewrap::Rewrapped,
@@ -166,6 +168,10 @@ impl Store {
 
     pub fn consents(&self) -> Consents<'_> {
         Consents { pool: self.pool() }
+    }
+
+    pub fn notices(&self) -> Notices<'_> {
+        Notices { pool: self.pool() }
     }
 
     pub fn templates(&self) -> Templates<'_> {

@@ -137,8 +137,42 @@ pub mod main {
             granted_at -> BigInt,
             expires_at -> Nullable<BigInt>,
             withdrawn_at -> Nullable<BigInt>,
+            notice_id -> Nullable<Text>,
+            notice_generation -> BigInt,
+            granted_by -> Nullable<Text>,
+            method -> Nullable<Text>,
+            evidence -> Nullable<Binary>,
+            given_by -> Text,
+            guardian -> Nullable<Binary>,
+            withdrawn_by -> Nullable<Text>,
+            withdrawal_method -> Nullable<Text>,
+            withdrawal_evidence -> Nullable<Binary>,
         }
     }
+    diesel::table! {
+        notices (id) {
+            id -> Text,
+            tenant_id -> Text,
+            purpose -> Text,
+            version -> Text,
+            language -> Text,
+            body -> Text,
+            body_sha256 -> Binary,
+            controller_name -> Text,
+            controller_contact -> Text,
+            retention -> Text,
+            data_categories -> Text,
+            recipients -> Text,
+            jurisdiction -> Nullable<Text>,
+            policy_url -> Nullable<Text>,
+            withdrawal_method -> Nullable<Text>,
+            material_change -> BigInt,
+            generation -> BigInt,
+            published_at -> BigInt,
+            published_by -> Text,
+        }
+    }
+    diesel::allow_tables_to_appear_in_same_query!(consents, notices);
     diesel::table! {
         enrolments (id) {
             id -> Text,

@@ -219,6 +219,8 @@ fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8], subject
         "POST /v1/subjects/{subject}/consents" => {
             json(json!({ "purpose": "face_verification", "notice_version": "1" }))
         }
+        "POST /v1/subjects/{subject}/consents/{consent}/withdraw" => json(json!({ "method": "app" })),
+        "POST /v1/notices" => json(new_notice()),
         "POST /v1/subjects/{subject}/enrolments" | "POST /v1/subjects/{subject}/verifications" => {
             ("image/jpeg", photo.to_vec())
         }
@@ -410,7 +412,8 @@ impl<'a> House<'a> {
         let mut seen = vec![];
         for (owner, things) in [(&self.admin, &self.ours), (&self.neighbour, &self.theirs)] {
             let subject = format!("/v1/subjects/{}", things["subject"]);
-            for path in [subject.clone(), format!("{subject}/consents"), format!("{subject}/enrolments")] {
+            let notice = format!("/v1/notices/{}", things["notice"]);
+            for path in [subject.clone(), format!("{subject}/consents"), format!("{subject}/enrolments"), notice] {
                 seen.push(owner.get(&path).await.expect(200).json());
             }
         }
@@ -443,9 +446,23 @@ async fn things_of(client: &Client, photo: &[u8]) -> Things {
     let key = client.post("/v1/api-keys", json!({ "name": "a", "scopes": ["subjects"] })).await.expect(201).id();
     let other = json!({ "subject_id": client.subject().await });
     let erasure = client.post("/v1/erasure-requests", other).await.expect(201).id();
-    let made =
-        [("subject", subject), ("consent", consent), ("enrolment", enrolment), ("key", key), ("erasure", erasure)];
+    let notice = client.post("/v1/notices", new_notice()).await.expect(201).id();
+    let made = [
+        ("subject", subject),
+        ("consent", consent),
+        ("enrolment", enrolment),
+        ("key", key),
+        ("erasure", erasure),
+        ("notice", notice),
+    ];
     made.into_iter().map(|(name, id)| (name.to_owned(), id)).collect()
+}
+
+fn new_notice() -> Value {
+    json!({
+        "purpose": "newsletter", "version": Uuid::now_v7().to_string(), "language": "en", "text": "We write.",
+        "controller": { "name": "a", "contact": "b" }, "retention": "P1Y", "data_categories": ["address"],
+    })
 }
 
 /// An id of the same kind that names nothing.

@@ -9,8 +9,9 @@ use diesel::connection::SimpleConnection;
 use time::Duration;
 use velum::{
     domain::{
-        consent::{Consent, ConsentState, Purpose},
+        consent::{Consent, ConsentState, GivenBy, Method, Purpose, Reference, ShownNotice, Statement},
         id::{ConsentId, SubjectId},
+        notice::{Generation, Notice},
     },
     store::{Conflict, StoreError},
 };
@@ -26,21 +27,26 @@ fn a_consent_lives_from_grant_to_withdrawal() {
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
 
         let consent = Consent { expires_at: Some(NOW + Duration::DAY), ..consent_of(id) };
-        store.consents().insert(tenant, &consent, act()).await.unwrap();
-        assert_eq!(store.consents().find(tenant, id, consent.id).await.unwrap(), consent);
-        assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), Some(consent.clone()));
+        store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
+        assert_eq!(store.consents().find(tenant, id, consent.id, &any_key()).await.unwrap(), consent);
+        assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), Some(consent.id));
         let other: Purpose = "face_identification".parse().unwrap();
         assert_eq!(store.consents().active(tenant, id, &other, NOW).await.unwrap(), None);
         let after_expiry = store.consents().active(tenant, id, &purpose(), NOW + Duration::DAY).await.unwrap();
         assert_eq!(after_expiry, None);
 
         let later = NOW + Duration::HOUR;
-        let withdrawn = store.consents().withdraw(tenant, id, consent.id, later, act_of).await.unwrap();
-        assert_eq!((withdrawn.state(later), withdrawn.withdrawn_at), (ConsentState::Withdrawn, Some(later)));
+        let withdrawn =
+            store.consents().withdraw(tenant, id, consent.id, said(later), any_key(), act_of).await.unwrap();
+        assert_eq!((withdrawn.state(later), &withdrawn.withdrawn), (ConsentState::Withdrawn, &Some(said(later))));
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
-        let again = store.consents().withdraw(tenant, id, consent.id, later + Duration::HOUR, act_of).await.unwrap();
+        let again = store
+            .consents()
+            .withdraw(tenant, id, consent.id, said(later + Duration::HOUR), any_key(), act_of)
+            .await
+            .unwrap();
         assert_eq!(again, withdrawn);
-        assert_eq!(store.consents().list(tenant, id).await.unwrap(), [withdrawn]);
+        assert_eq!(store.consents().list(tenant, id, &any_key()).await.unwrap(), [withdrawn]);
     });
 }
 
@@ -52,14 +58,14 @@ fn withdrawing_one_consent_withdraws_the_purpose_and_a_new_grant_gives_it_back()
         let (id, _) = subject(&store, tenant, "emp-0042").await;
         let (_, second) = (grant(&store, tenant, id).await, grant(&store, tenant, id).await);
         let other = Consent { purpose: "face_identification".parse().unwrap(), ..consent_of(id) };
-        store.consents().insert(tenant, &other, act()).await.unwrap();
+        store.consents().insert(tenant, &other, &any_key(), act()).await.unwrap();
 
-        store.consents().withdraw(tenant, id, second, NOW, act_of).await.unwrap();
+        store.consents().withdraw(tenant, id, second, said(NOW), any_key(), act_of).await.unwrap();
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         assert!(store.consents().active(tenant, id, &other.purpose, NOW).await.unwrap().is_some());
 
         let third = grant(&store, tenant, id).await;
-        assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap().map(|c| c.id), Some(third));
+        assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), Some(third));
     });
 }
 
@@ -69,13 +75,13 @@ fn a_consent_needs_its_subject() {
         let store = database.store().await;
         let tenant = tenant(&store).await;
         let (id, _) = subject(&store, tenant, "emp-0042").await;
-        let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), act()).await;
+        let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), &any_key(), act()).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
-        let missing = store.consents().withdraw(tenant, id, ConsentId::generate(), NOW, act_of).await;
+        let missing = store.consents().withdraw(tenant, id, ConsentId::generate(), said(NOW), any_key(), act_of).await;
         assert!(matches!(missing, Err(StoreError::NotFound)));
         let consent = consent_of(id);
-        store.consents().insert(tenant, &consent, act()).await.unwrap();
-        let twice = store.consents().insert(tenant, &consent, act()).await;
+        store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
+        let twice = store.consents().insert(tenant, &consent, &any_key(), act()).await;
         assert!(matches!(twice, Err(StoreError::Conflict(Conflict::Id))));
     });
 }
@@ -90,12 +96,12 @@ fn nothing_is_written_without_an_active_consent() {
         let useless = [
             Consent { expires_at: past, ..consent_of(id) },
             Consent { expires_at: Some(NOW), ..consent_of(id) },
-            Consent { withdrawn_at: past, ..consent_of(id) },
+            Consent { withdrawn: past.map(said), ..consent_of(id) },
             Consent { purpose: "face_identification".parse().unwrap(), ..consent_of(id) },
         ];
         for consent in [None].into_iter().chain(useless.iter().map(Some)) {
             if let Some(consent) = consent {
-                store.consents().insert(tenant, consent, act()).await.unwrap();
+                store.consents().insert(tenant, consent, &any_key(), act()).await.unwrap();
             }
             let template = insert_template(&store, tenant, id, &key, b"template").await;
             assert!(matches!(template, Err(StoreError::NoConsent)), "{consent:?}");
@@ -133,7 +139,7 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
             while written.load(Ordering::SeqCst) < 10 {
                 tokio::task::yield_now().await;
             }
-            store.consents().withdraw(tenant, id, consent, NOW, act_of).await.unwrap();
+            store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), act_of).await.unwrap();
             let at_return = database.count("verifications");
             for writer in writers {
                 writer.await.unwrap();
@@ -159,12 +165,151 @@ fn a_withdrawal_waits_for_the_write_that_came_first() {
         database.wait_for_blocked(1).await;
         let withdrawal = tokio::spawn({
             let store = store.clone();
-            async move { store.consents().withdraw(tenant, id, consent, NOW, act_of).await }
+            async move { store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), act_of).await }
         });
         database.wait_for_blocked(2).await;
         stranger.batch_execute("COMMIT").unwrap();
         withdrawal.await.unwrap().unwrap();
         assert_eq!(database.count("verifications"), 1);
         writer.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_said_what_when_and_how_comes_back_and_references_rest_sealed() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        let key = Arc::new(key);
+        let named = |text: &str| Some(Reference::new(text.to_owned()));
+        let yes = Statement { evidence: named("form of Zwiebelturm"), method: Some(Method::Paper), ..said(NOW) };
+        let consent = Consent {
+            granted: yes,
+            given_by: GivenBy::Parent,
+            guardian: named("mother of Zwiebelturm"),
+            ..consent_of(id)
+        };
+        store.consents().insert(tenant, &consent, &key, act()).await.unwrap();
+        assert_eq!(store.consents().list(tenant, id, &key).await.unwrap(), vec![consent.clone()]);
+
+        let no = Statement { evidence: named("call of Zwiebelturm"), by: Some("key_1".to_owned()), ..said(NOW) };
+        let withdrawn =
+            store.consents().withdraw(tenant, id, consent.id, no.clone(), key.clone(), act_of).await.unwrap();
+        assert_eq!(withdrawn, Consent { withdrawn: Some(no), ..consent.clone() });
+        assert_eq!(store.consents().find(tenant, id, consent.id, &key).await.unwrap(), withdrawn);
+
+        for column in ["evidence", "guardian", "withdrawal_evidence"] {
+            let as_text = match database.kind {
+                Kind::Sqlite => format!("SELECT CAST({column} AS TEXT) AS value FROM consents"),
+                Kind::Postgres => format!("SELECT encode({column}, 'escape') AS value FROM consents"),
+            };
+            let stored = database.values(&as_text).concat();
+            assert!(!stored.is_empty() && !stored.contains("Zwiebelturm"), "{column}: {stored}");
+        }
+        let foreign = store.consents().find(tenant, id, consent.id, &any_key()).await;
+        assert!(matches!(foreign, Err(StoreError::Sealed(_))));
+    });
+}
+
+#[test]
+fn a_material_change_ends_what_was_agreed_to_before_and_nothing_else_does() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        let active = async || store.consents().active(tenant, id, &purpose(), NOW).await;
+        let superseded = |active| matches!(active, Err(StoreError::ConsentSuperseded));
+        let agree = async |notice: &Notice| {
+            let shown =
+                ShownNotice { version: notice.version.clone(), id: Some(notice.id), generation: notice.generation };
+            let consent = Consent { notice: shown, ..consent_of(id) };
+            store.consents().insert(tenant, &consent, &key, act()).await.map(|()| consent.id)
+        };
+
+        let unregistered = grant(&store, tenant, id).await;
+        let first = publish(&store, &notice_of(tenant, "1", "en", false)).await.unwrap();
+        assert_eq!(active().await.unwrap(), Some(unregistered), "a first notice alone changes nothing");
+        let under_first = agree(&first).await.unwrap();
+        publish(&store, &notice_of(tenant, "2", "en", false)).await.unwrap();
+        assert_eq!(active().await.unwrap(), Some(under_first));
+        let other = Notice { purpose: "newsletter".parse().unwrap(), ..notice_of(tenant, "9", "en", true) };
+        publish(&store, &other).await.unwrap();
+        assert_eq!(active().await.unwrap(), Some(under_first), "another purpose");
+
+        let third = publish(&store, &notice_of(tenant, "3", "en", true)).await.unwrap();
+        assert_eq!(third.generation, Generation(1));
+        assert!(superseded(active().await));
+        let written = insert_template(&store, tenant, id, &key, b"template").await;
+        assert!(matches!(written, Err(StoreError::ConsentSuperseded)));
+        let states = store.consents().list(tenant, id, &key).await.unwrap();
+        assert!(states.iter().all(|consent| consent.state(NOW) == ConsentState::Superseded));
+        assert_eq!(store.history().counts(tenant, NOW).await.unwrap().active_consents, 0);
+        let unregistered = store.consents().insert(tenant, &consent_of(id), &key, act()).await;
+        for late in [agree(&first).await.map(drop), unregistered] {
+            assert!(matches!(late, Err(StoreError::Conflict(Conflict::NoticeSuperseded))), "{late:?}");
+        }
+
+        let under_third = agree(&third).await.unwrap();
+        assert_eq!(active().await.unwrap(), Some(under_third));
+        assert_eq!(store.history().counts(tenant, NOW).await.unwrap().active_consents, 1);
+        // What comes later in another language belongs to its version, even to an old one.
+        let translated = publish(&store, &notice_of(tenant, "3", "de", true)).await.unwrap();
+        assert_eq!(translated.generation, third.generation);
+        let old = publish(&store, &notice_of(tenant, "1", "de", false)).await.unwrap();
+        assert_eq!(old.generation, first.generation);
+        assert_eq!(active().await.unwrap(), Some(under_third));
+        insert_template(&store, tenant, id, &key, b"template").await.unwrap();
+
+        store.consents().withdraw(tenant, id, under_first, said(NOW), Arc::new(key), act_of).await.unwrap();
+        assert_eq!(active().await.unwrap(), None, "who said no is not asked again for the notice's sake");
+    });
+}
+
+#[test]
+fn a_version_is_published_once_in_a_language_and_says_one_thing_of_what_it_changes() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (own, foreign) = (tenant(&store).await, tenant(&store).await);
+        let notice = publish(&store, &notice_of(own, "1", "en", false)).await.unwrap();
+        assert_eq!(store.notices().find(own, notice.id).await.unwrap(), notice);
+        assert_eq!(store.notices().text(own, notice.id).await.unwrap(), "We compare your face.");
+        let again = publish(&store, &notice_of(own, "1", "en", false)).await;
+        assert!(matches!(again, Err(StoreError::Conflict(Conflict::NoticeVersion))));
+        let otherwise = publish(&store, &notice_of(own, "1", "de", true)).await;
+        assert!(matches!(otherwise, Err(StoreError::Conflict(Conflict::NoticeMateriality))));
+
+        assert!(matches!(store.notices().find(foreign, notice.id).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.notices().text(foreign, notice.id).await, Err(StoreError::NotFound)));
+        assert!(store.notices().list(foreign, None, None, 10).await.unwrap().items.is_empty());
+        publish(&store, &notice_of(foreign, "1", "en", true)).await.unwrap();
+        let listed = store.notices().list(own, Some(&purpose()), None, 10).await.unwrap();
+        assert_eq!((listed.items, listed.next), (vec![notice.clone()], None));
+        assert_eq!(store.notices().of_version(own, &purpose(), "1").await.unwrap(), vec![notice.clone()]);
+
+        // The other tenant's notice is none that a person of ours can have been shown.
+        let (id, key) = subject(&store, foreign, "emp-0042").await;
+        let shown = ShownNotice { version: "1".to_owned(), id: Some(notice.id), generation: notice.generation };
+        let smuggled =
+            store.consents().insert(foreign, &Consent { notice: shown, ..consent_of(id) }, &key, act()).await;
+        assert!(matches!(smuggled, Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
+fn material_changes_that_are_published_at_once_are_counted_one_by_one() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let publishing = (0..8).map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { publish(&store, &notice_of(tenant, &number.to_string(), "en", true)).await })
+        });
+        let mut generations = vec![];
+        for published in publishing.collect::<Vec<_>>() {
+            generations.push(published.await.unwrap().unwrap().generation);
+        }
+        generations.sort();
+        assert_eq!(generations, (1..=8).map(Generation).collect::<Vec<_>>());
     });
 }

@@ -14,11 +14,12 @@ use time::{OffsetDateTime, macros::datetime};
 use velum::{
     audit::{Action, Actor, Event, SubjectDigest},
     domain::{
-        consent::{Consent, Purpose},
+        consent::{Consent, GivenBy, Method, Purpose, ShownNotice, Statement},
         decision::{Decision, FalseMatchRate},
         erasure::{ErasureState, Regulation},
-        id::{ConsentId, EnrolmentId, ErasureId, SubjectId, TenantId, VerificationId},
+        id::{ConsentId, EnrolmentId, ErasureId, NoticeId, SubjectId, TenantId, VerificationId},
         matching::Threshold,
+        notice::{Controller, Generation, Notice},
     },
     store::{
         Act, DeletedRows, ErasureLedger, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate,
@@ -267,16 +268,29 @@ pub fn consent_of(subject: SubjectId) -> Consent {
         id: ConsentId::generate(),
         subject,
         purpose: purpose(),
-        notice_version: "2026-11".to_owned(),
-        granted_at: NOW,
+        notice: ShownNotice { version: "2026-11".to_owned(), id: None, generation: Generation(0) },
+        granted: said(NOW),
+        given_by: GivenBy::Oneself,
+        guardian: None,
         expires_at: None,
-        withdrawn_at: None,
+        withdrawn: None,
+        superseded: false,
     }
+}
+
+/// Of a consent without references nothing is sealed: any key does.
+pub fn any_key() -> Arc<DataKey> {
+    Arc::new(DataKey::generate().unwrap())
+}
+
+/// Yes or no, at this moment.
+pub fn said(at: OffsetDateTime) -> Statement {
+    Statement { at, by: Some("cli_1".to_owned()), method: Some(Method::InPerson), evidence: None }
 }
 
 pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> ConsentId {
     let consent = consent_of(subject);
-    store.consents().insert(tenant, &consent, act()).await.unwrap();
+    store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
     consent.id
 }
 
@@ -316,6 +330,33 @@ pub async fn erase(store: &Store, tenant: TenantId, subject: SubjectId) -> Delet
     store.erasures().open(&request, None, act()).await.unwrap();
     let request = store.erasures().remove_rows(tenant, request.id, subject, act().event).await.unwrap();
     request.removed.unwrap().rows
+}
+
+/// A version of the notice for face verification.
+pub fn notice_of(tenant: TenantId, version: &str, language: &str, material_change: bool) -> Notice {
+    Notice {
+        id: NoticeId::generate(),
+        tenant,
+        purpose: purpose(),
+        version: version.to_owned(),
+        language: language.parse().unwrap(),
+        text_sha256: [7; 32],
+        controller: Controller { name: "Example Bank".to_owned(), contact: "privacy@bank.example".to_owned() },
+        retention: "P3Y".to_owned(),
+        data_categories: vec!["face image, not kept".to_owned(), "face template".to_owned()],
+        recipients: vec![],
+        jurisdiction: Some("DE".to_owned()),
+        policy_url: None,
+        withdrawal_method: None,
+        material_change,
+        generation: Generation(0),
+        published_at: NOW,
+        published_by: "cli_1".to_owned(),
+    }
+}
+
+pub async fn publish(store: &Store, notice: &Notice) -> Result<Notice, StoreError> {
+    store.notices().publish(notice.clone(), "We compare your face.".to_owned(), |_| act()).await
 }
 
 pub async fn insert_template(

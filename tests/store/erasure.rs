@@ -62,7 +62,7 @@ fn a_subject_deleted_under_writers_leaves_nothing_behind() {
                     tokio::spawn(async move {
                         loop {
                             let result = match writer {
-                                0 => store.consents().insert(tenant, &consent_of(id), act()).await,
+                                0 => store.consents().insert(tenant, &consent_of(id), &any_key(), act()).await,
                                 _ => insert_verification(&store, tenant, verification_of(id), &key).await,
                             };
                             match result {

@@ -39,12 +39,22 @@ fn a_claim_that_ran_out_is_taken_over_and_its_first_holder_has_no_effect_any_mor
 
         let receipt = |claim: Claim| Receipt::bare(claim, 201, None).about(subject, &key, b"{\"id\":1}").unwrap();
         let first = consent_of(subject);
-        let lost = store.consents().insert(tenant, &first, Act { receipt: Some(receipt(slow.clone())), ..act() }).await;
+        let lost = store
+            .consents()
+            .insert(tenant, &first, &any_key(), Act { receipt: Some(receipt(slow.clone())), ..act() })
+            .await;
         assert!(matches!(lost, Err(StoreError::Conflict(_))), "{lost:?}");
-        assert!(store.consents().list(tenant, subject).await.unwrap().is_empty(), "undone with its receipt");
+        assert!(
+            store.consents().list(tenant, subject, &any_key()).await.unwrap().is_empty(),
+            "undone with its receipt"
+        );
         store.idempotency().release(slow).await.unwrap();
 
-        store.consents().insert(tenant, &first, Act { receipt: Some(receipt(quick.clone())), ..act() }).await.unwrap();
+        store
+            .consents()
+            .insert(tenant, &first, &any_key(), Act { receipt: Some(receipt(quick.clone())), ..act() })
+            .await
+            .unwrap();
         store.idempotency().release(quick).await.unwrap();
         let Claimed::Done(done) = claim(&store, tenant, Duration::MINUTE).await else { panic!("not done") };
         assert_eq!((done.status, done.subject, done.fingerprint.as_slice()), (201, Some(subject), [1; 32].as_slice()));

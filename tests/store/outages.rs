@@ -100,13 +100,13 @@ fn a_file_locked_for_long_is_unavailable_and_then_used_again() {
             connection
         };
         let begin = Instant::now();
-        let error = store.consents().insert(tenant, &consent_of(id), act()).await.unwrap_err();
+        let error = store.consents().insert(tenant, &consent_of(id), &any_key(), act()).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
         assert!(begin.elapsed() < PATIENCE);
         // Readers do not mind.
         store.subjects().find(tenant, id).await.unwrap();
         drop(blocker);
-        store.consents().insert(tenant, &consent_of(id), act()).await.unwrap();
+        store.consents().insert(tenant, &consent_of(id), &any_key(), act()).await.unwrap();
     });
 }
 

@@ -168,14 +168,17 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         assert!(matches!(store.subjects().find(foreign, id).await, Err(StoreError::NotFound)));
         assert_eq!(store.subjects().find_by_external_ref(foreign, "emp-0042").await.unwrap(), None);
         assert!(store.subjects().list(foreign, None, 10).await.unwrap().items.is_empty());
-        assert!(store.consents().list(foreign, id).await.unwrap().is_empty());
+        assert!(store.consents().list(foreign, id, &any_key()).await.unwrap().is_empty());
         assert_eq!(store.consents().active(foreign, id, &purpose(), NOW).await.unwrap(), None);
-        assert!(matches!(store.consents().find(foreign, id, consent).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.consents().find(foreign, id, consent, &any_key()).await, Err(StoreError::NotFound)));
         assert!(matches!(
-            store.consents().withdraw(foreign, id, consent, NOW, act_of).await,
+            store.consents().withdraw(foreign, id, consent, said(NOW), any_key(), act_of).await,
             Err(StoreError::NotFound)
         ));
-        assert!(matches!(store.consents().insert(foreign, &consent_of(id), act()).await, Err(StoreError::NotFound)));
+        assert!(matches!(
+            store.consents().insert(foreign, &consent_of(id), &any_key(), act()).await,
+            Err(StoreError::NotFound)
+        ));
         assert!(store.templates().list(foreign, id).await.unwrap().is_empty());
         assert!(store.templates().load(foreign, id, &kind(), None, &key).await.unwrap().is_empty());
         assert!(matches!(store.templates().delete(foreign, id, template, act()).await, Err(StoreError::NotFound)));

@@ -10,6 +10,7 @@ pub mod erasures;
 pub mod evidence;
 pub mod health;
 pub mod models;
+pub mod notices;
 pub mod oauth;
 pub mod policies;
 pub mod subjects;

@@ -1,0 +1,11 @@
+ALTER TABLE consents DROP COLUMN withdrawal_evidence;
+ALTER TABLE consents DROP COLUMN withdrawal_method;
+ALTER TABLE consents DROP COLUMN withdrawn_by;
+ALTER TABLE consents DROP COLUMN guardian;
+ALTER TABLE consents DROP COLUMN given_by;
+ALTER TABLE consents DROP COLUMN evidence;
+ALTER TABLE consents DROP COLUMN method;
+ALTER TABLE consents DROP COLUMN granted_by;
+ALTER TABLE consents DROP COLUMN notice_generation;
+ALTER TABLE consents DROP COLUMN notice_id;
+DROP TABLE notices;
