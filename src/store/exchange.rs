@@ -20,7 +20,7 @@ use super::{
     rewrap::hold,
     schema::{
         keystore::data_keys,
-        main::{enrolments, idempotency_records, subjects, verifications},
+        main::{consents, enrolments, idempotency_records, subjects, verifications},
     },
     subjects::lock,
 };
@@ -196,6 +196,9 @@ impl Store {
                 other => other?,
             }
             reseal!(connection, person, key, subjects.external_ref of id, text);
+            reseal!(connection, person, key, consents.evidence of subject_id, text);
+            reseal!(connection, person, key, consents.guardian of subject_id, text);
+            reseal!(connection, person, key, consents.withdrawal_evidence of subject_id, text);
             reseal!(connection, person, key, enrolments.template of subject_id, text);
             reseal!(connection, person, key, verifications.decision of subject_id, text);
             reseal!(connection, person, key, idempotency_records.answer of subject_id, bytes);

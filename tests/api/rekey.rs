@@ -15,8 +15,9 @@ use time::OffsetDateTime;
 use velum::{
     audit::{Action, Actor, Event},
     domain::{
-        consent::{Consent, Purpose},
+        consent::{Consent, GivenBy, Purpose, ShownNotice, Statement},
         id::{ConsentId, EnrolmentId, SubjectId, TenantId},
+        notice::Generation,
     },
     fhe::params::PARAMETER_ID,
     secrets::{self, Secrets},
@@ -113,12 +114,15 @@ impl Installation {
                 id: ConsentId::generate(),
                 subject,
                 purpose: purpose.clone(),
-                notice_version: "1".to_owned(),
-                granted_at: now,
+                notice: ShownNotice { version: "1".to_owned(), id: None, generation: Generation(0) },
+                granted: Statement { at: now, by: None, method: None, evidence: None },
+                given_by: GivenBy::Oneself,
+                guardian: None,
                 expires_at: None,
-                withdrawn_at: None,
+                withdrawn: None,
+                superseded: false,
             };
-            store.consents().insert(tenant.id, &consent, act()).await.unwrap();
+            store.consents().insert(tenant.id, &consent, &key, act()).await.unwrap();
             let kind = TemplateKind {
                 model: "test-cosine".parse().unwrap(),
                 parameter_id: PARAMETER_ID.to_owned(),

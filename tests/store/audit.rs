@@ -20,19 +20,19 @@ fn an_act_and_its_entry_are_one() {
         let (subject, _) = subject(&store, tenant, "somebody").await;
         let before = store.audit().chain(tenant).await.unwrap().size();
         let consent = consent_of(subject);
-        store.consents().insert(tenant, &consent, act()).await.unwrap();
+        store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), before + 1);
 
         // The act fails: no entry.
-        assert!(store.consents().insert(tenant, &consent, act()).await.is_err());
+        assert!(store.consents().insert(tenant, &consent, &any_key(), act()).await.is_err());
         let nothing = store.templates().delete(tenant, subject, EnrolmentId::generate(), act()).await;
         assert!(matches!(nothing, Err(StoreError::NotFound)));
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), before + 1);
 
         // The entry cannot be written: no act.
         database.execute("DELETE FROM audit_heads").unwrap();
-        assert!(store.consents().insert(tenant, &consent_of(subject), act()).await.is_err());
-        assert_eq!(store.consents().list(tenant, subject).await.unwrap(), [consent]);
+        assert!(store.consents().insert(tenant, &consent_of(subject), &any_key(), act()).await.is_err());
+        assert_eq!(store.consents().list(tenant, subject, &any_key()).await.unwrap(), [consent]);
     });
 }
 
@@ -44,7 +44,7 @@ fn what_changes_nothing_leaves_no_entry() {
         let (subject, _) = subject(&store, tenant, "somebody").await;
         let consent = grant(&store, tenant, subject).await;
         for _ in 0..3 {
-            store.consents().withdraw(tenant, subject, consent, NOW, act_of).await.unwrap();
+            store.consents().withdraw(tenant, subject, consent, said(NOW), any_key(), act_of).await.unwrap();
         }
         // The tenant, the person, the consent, the first withdrawal.
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), 4);

@@ -95,11 +95,11 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         enrolled(&store, tenant, "standing").await;
         let (expired, expired_key) = subject(&store, tenant, "expired").await;
         let ending = velum::domain::consent::Consent { expires_at: Some(end), ..consent_of(expired) };
-        store.consents().insert(tenant, &ending, act()).await.unwrap();
+        store.consents().insert(tenant, &ending, &any_key(), act()).await.unwrap();
         insert_template(&store, tenant, expired, &expired_key, b"template").await.unwrap();
         for subject in [withdrawn, again] {
-            let consent = store.consents().list(tenant, subject).await.unwrap()[0].id;
-            store.consents().withdraw(tenant, subject, consent, end, act_of).await.unwrap();
+            let consent = store.consents().list(tenant, subject, &any_key()).await.unwrap()[0].id;
+            store.consents().withdraw(tenant, subject, consent, said(end), any_key(), act_of).await.unwrap();
         }
         grant(&store, tenant, again).await;
 
@@ -114,7 +114,7 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         let over = end + SCHEDULE.ended_consents;
         assert_eq!(announced(&store, over - INSTANT).await, []);
         assert_eq!(gone(&store, over).await, [(RecordKind::EndedConsents, 3)]);
-        assert_eq!(store.consents().list(tenant, again).await.unwrap().len(), 1);
+        assert_eq!(store.consents().list(tenant, again, &any_key()).await.unwrap().len(), 1);
     });
 }
 

@@ -16,7 +16,10 @@ use std::{
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use velum::{
-    domain::id::{EnrolmentId, SubjectId, TenantId},
+    domain::{
+        consent::{Consent, Reference, Statement},
+        id::{ConsentId, EnrolmentId, SubjectId, TenantId},
+    },
     flows::exchange::Exchange,
     store::{Conflict, KeyStore, NewSubject, NewTemplate, Store, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
     vault::{DataKey, KeyEncryptionKeys, Keyring, Place, VaultError, envelope::KeyEncryptionKey},
@@ -367,7 +370,14 @@ async fn residents(store: &Store, keystore: &KeyStore, number: usize) -> (Tenant
         let external_ref = format!("emp-{index}");
         let new = NewSubject { id, external_ref: &external_ref, created_at: NOW };
         store.subjects().insert(tenant, new, &key, None).await.unwrap();
-        grant(store, tenant, id).await;
+        let reference = || Some(Reference::new("form".to_owned()));
+        let yes = Statement { evidence: reference(), ..said(NOW) };
+        let no = Some(yes.clone());
+        let consent = Consent { granted: yes, guardian: reference(), ..consent_of(id) };
+        let withdrawn = Consent { id: ConsentId::generate(), withdrawn: no, ..consent.clone() };
+        for consent in [consent, withdrawn] {
+            store.consents().insert(tenant, &consent, &key, act()).await.unwrap();
+        }
         insert_template(store, tenant, id, &key, b"template").await.unwrap();
         insert_verification(store, tenant, verification_of(id), &key).await.unwrap();
         residents.push((id, key));
@@ -381,7 +391,9 @@ async fn is_whole(store: &Store, keystore: &KeyStore, tenant: TenantId, id: Subj
     let subject = store.subjects().find(tenant, id).await.unwrap();
     let templates = store.templates().load(tenant, id, &kind(), None, &key).await.unwrap();
     let verifications = store.verifications().list(tenant, id, None, 100, &key).await.unwrap();
-    subject.open_external_ref(&key).unwrap().starts_with("emp-")
+    let consents = store.consents().list(tenant, id, &key).await.unwrap();
+    consents.iter().all(|consent| consent.guardian == Some(Reference::new("form".to_owned())))
+        && subject.open_external_ref(&key).unwrap().starts_with("emp-")
         && templates.iter().all(|row| row.template.as_slice() == b"template")
         && !verifications.items.is_empty()
 }
