@@ -241,7 +241,7 @@ mod tests {
     fn rekeying_adds_the_noise_that_the_formula_says_and_keeps_the_template() {
         const REKEYINGS: u32 = 6;
         let spec = spec(Metric::Cosine, 512);
-        let (mut secret, mut public) = generate_pair();
+        let (mut secret, public) = generate_pair();
         let encode = |seed| QuantizedTemplate::encode(&spec, &random_embedding(seed, 512)).unwrap();
         let mut templates: Vec<_> = (0..4).map(|seed| public.encrypt_template(encode(seed))).collect();
         for _ in 0..REKEYINGS {
@@ -251,7 +251,7 @@ mod tests {
                 let renewed = rekey.apply(template, &next_public).unwrap();
                 *template = EncryptedTemplate::from_bytes(&renewed.to_bytes(), next_public.key_id()).unwrap();
             }
-            (secret, public) = (next_secret, next_public);
+            secret = next_secret;
         }
         let mut errors = Vec::new();
         for (template, plain) in templates.iter().zip((0..4).map(encode)) {

@@ -369,7 +369,7 @@ async fn residents(store: &Store, keystore: &KeyStore, number: usize) -> (Tenant
         let key = keystore.create(tenant, id, NOW).await.unwrap();
         let external_ref = format!("emp-{index}");
         let new = NewSubject { id, external_ref: &external_ref, created_at: NOW };
-        store.subjects().insert(tenant, new, &key, None).await.unwrap();
+        store.subjects().insert(tenant, new, &key, act()).await.unwrap();
         let reference = || Some(Reference::new("form".to_owned()));
         let yes = Statement { evidence: reference(), ..said(NOW) };
         let no = Some(yes.clone());
