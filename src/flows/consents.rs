@@ -134,8 +134,10 @@ pub async fn withdraw(
             let object = Some(withdrawn.id.to_string());
             attempt.act_about(Action::ConsentWithdrawn, object, subject, Some(&sealing), withdrawn)
         };
-        let withdrawn = flows.store.consents().withdraw(tenant, subject, consent, statement, key, act).await?;
-        // What a withdrawal sets in motion besides (an erasure, say) begins here, or with a job in that transaction.
+        let erasure = erasures::after_withdrawal(flows, tenant, subject, call.actor.clone());
+        let consents = flows.store.consents();
+        let withdrawn = consents.withdraw(tenant, subject, consent, statement, key, erasure, act).await?;
+        flows.wake_worker();
         Ok(withdrawn)
     })
     .await

@@ -21,7 +21,7 @@ use crate::{
         id::{ErasureId, SubjectId, TenantId},
         job::JobKind,
     },
-    store::{Act, Conflict, ErasureFilter, LedgerKind, NewJob, NewLedgerEntry, Step, StoreError},
+    store::{Act, Conflict, ErasureFilter, LedgerKind, NewErasureRequest, NewJob, NewLedgerEntry, Step, StoreError},
 };
 
 /// A request that somebody makes for a person.
@@ -83,6 +83,20 @@ pub async fn erase(
         Ok(carry_out(flows, request, act).await?.id)
     })
     .await
+}
+
+/// The request that is opened when a person agrees to nothing any more, where that is the operator's policy.
+pub(super) fn after_withdrawal(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    by: Actor,
+) -> Option<NewErasureRequest> {
+    let policy = flows.erasure_policy;
+    let (now, state) = (flows.now(), ErasureState::Verified);
+    let request = policy.on_withdrawal.then(|| fresh(flows, tenant, subject, policy.regulation, now, state))?;
+    let (job, event) = (job(&request, now), event(flows, &request, by, Action::ErasureRequested));
+    Some(NewErasureRequest { request, job, event })
 }
 
 /// Of a person whose key is gone already: an erasure that stopped half-way, maybe one of before there were requests.

@@ -107,6 +107,8 @@ pub struct ErasurePolicy {
     pub regulation: Regulation,
     /// Days in which a request under the DPDP Act is answered.
     pub dpdp_days: u16,
+    /// Whoever agrees to nothing any more is erased.
+    pub on_withdrawal: bool,
     /// How long a backup of the key store is kept.
     pub keystore_backups_kept: Duration,
 }

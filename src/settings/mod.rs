@@ -355,6 +355,7 @@ impl Settings {
         let erasure_policy = ErasurePolicy {
             regulation: reader.value("ERASURE_REGULATION", "gdpr, dpdp or ccpa", "gdpr"),
             dpdp_days: reader.number("ERASURE_DPDP_DAYS", "a number of days from 1 to 365", 30, 1..=365) as u16,
+            on_withdrawal: reader.value("ERASE_ON_WITHDRAWAL", "`true` or `false`", "false"),
             keystore_backups_kept: time::Duration::days(reader.number(
                 "KEYSTORE_BACKUP_DAYS",
                 "a number of days from 0 to 90",

@@ -10,6 +10,7 @@ use super::{
     audit::Act,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool},
+    erasures::{self, NewErasureRequest},
     error::{Conflict, StoreError},
     notices::{generation_of, newest_generation},
     schema::main::{consents, notices},
@@ -93,6 +94,7 @@ impl Consents<'_> {
 
     /// Withdraws permission for the consent's purpose: this consent and every other of that subject and purpose that was not
     /// withdrawn, for a person says no to the use, not to a piece of paper. Repeating it keeps the first time.
+    /// Where nothing is left that the person agrees to, `erasure` is opened with it.
     /// Once it returns, no template and no verification can be written under it, in any process.
     pub async fn withdraw(
         &self,
@@ -101,6 +103,7 @@ impl Consents<'_> {
         id: ConsentId,
         statement: Statement,
         key: Arc<DataKey>,
+        erasure: Option<NewErasureRequest>,
         act: impl FnOnce(&Consent) -> Result<Act, StoreError> + Send + 'static,
     ) -> Result<Consent, StoreError> {
         self.pool
@@ -122,10 +125,15 @@ impl Consents<'_> {
                 let (row, superseded) = find(connection, tenant, subject, id)?;
                 let consent = row.open(superseded, &key)?;
                 let act = act(&consent)?;
-                if changed {
-                    act.complete(connection, tenant)?;
-                } else {
+                if !changed {
                     act.complete_unchanged(connection)?;
+                    return Ok(consent);
+                }
+                act.complete(connection, tenant)?;
+                if let Some(erasure) = erasure
+                    && !agrees_to_anything(connection, tenant, subject, erasure.event.at)?
+                {
+                    erasures::open_unless_open(connection, &erasure)?;
                 }
                 Ok(consent)
             })
@@ -144,6 +152,17 @@ impl Consents<'_> {
         let purpose = purpose.clone();
         self.pool.run(tenant, move |connection| active(connection, tenant, subject, &purpose, now)).await
     }
+}
+
+/// Whether any consent of the person, for whatever purpose, still stands.
+fn agrees_to_anything(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let standing = of_subject(tenant, subject).filter(permitting(now));
+    Ok(standing.count().get_result::<i64>(connection)? > 0)
 }
 
 /// Makes sure, inside a writing transaction, that a consent is active and stays so until commit: `withdraw` and

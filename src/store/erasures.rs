@@ -64,6 +64,26 @@ pub struct Step {
     pub at: OffsetDateTime,
 }
 
+/// A request to be opened with something else that is written.
+pub struct NewErasureRequest {
+    pub request: ErasureRequest,
+    pub job: NewJob,
+    pub event: Event,
+}
+
+/// Opens a request inside a writing transaction that holds the person; none where there is an open one.
+pub(super) fn open_unless_open(connection: &mut AnyConnection, new: &NewErasureRequest) -> Result<(), StoreError> {
+    let row = Row::of(&new.request)?;
+    let own =
+        requests::table.filter(requests::tenant_id.eq(&row.tenant_id)).filter(requests::subject_id.eq(&row.subject_id));
+    if own.count().get_result::<i64>(connection)? > 0 {
+        return Ok(());
+    }
+    diesel::insert_into(requests::table).values(&row).execute(connection)?;
+    jobs::enqueue(connection, &new.job)?;
+    audit::append(connection, new.request.tenant, &new.event).map(drop)
+}
+
 pub struct Erasures<'a> {
     pub(super) pool: &'a Pool,
 }

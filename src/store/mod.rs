@@ -54,7 +54,7 @@ pub use self::{
     audit::{Act, Audit, AuditFilter},
     clients::{Client, Clients, NewClient},
     consents::Consents,
-    erasures::{ErasureFilter, ErasureRequest, Erasures, Removed, Step},
+    erasures::{ErasureFilter, ErasureRequest, Erasures, NewErasureRequest, Removed, Step},
     error::{Conflict, StoreError},
     exchange::{ExchangeState, Exchanged},
     history::{History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},

@@ -19,7 +19,7 @@ use velum::{
 use super::helpers::{
     Client, Kind, Process, TestApp,
     databases::{Databases, postgres_url},
-    each_database, photos,
+    each_database, each_database_with, photos,
 };
 
 fn tenant(app: &TestApp) -> TenantId {
@@ -157,6 +157,37 @@ async fn a_legal_hold_stands_against_every_way_to_erase() {
             officer.post_empty(&at(verb)).await.expect_problem(409, "erasure_state");
         }
         officer.post(&at("reject"), json!({ "reason": "late" })).await.expect_problem(409, "erasure_state");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_is_policy_the_last_withdrawal_erases() {
+    each_database_with(&[("ERASE_ON_WITHDRAWAL", "true")], |app| async move {
+        let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
+        let subject = client.consenting_subject().await;
+        client.enrol(&subject, photos::collins()).await.expect(201);
+        let other = json!({ "purpose": "newsletter", "notice_version": "1" });
+        let other = client.post(&format!("/v1/subjects/{subject}/consents"), other).await.expect(201).id();
+        let consents = client.get(&format!("/v1/subjects/{subject}/consents")).await.expect(200).json();
+        let consents = consents["data"].as_array().unwrap().iter().map(|consent| consent["id"].as_str().unwrap());
+        let first = consents.filter(|id| *id != other).next().unwrap().to_owned();
+
+        client.withdraw(&subject, &first).await.expect(200);
+        client.get(&format!("/v1/subjects/{subject}")).await.expect(200);
+        client.withdraw(&subject, &other).await.expect(200);
+        let begun = Instant::now();
+        let path = format!("/v1/erasure-requests?subject_id={subject}");
+        loop {
+            let found = officer.get(&path).await.expect(200).json();
+            if found["data"][0]["state"] == "completed" {
+                assert_eq!(found["data"].as_array().unwrap().len(), 1);
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{found}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        client.get(&format!("/v1/subjects/{subject}")).await.expect_problem(404, "not_found");
     })
     .await;
 }

@@ -37,12 +37,12 @@ fn a_consent_lives_from_grant_to_withdrawal() {
 
         let later = NOW + Duration::HOUR;
         let withdrawn =
-            store.consents().withdraw(tenant, id, consent.id, said(later), any_key(), act_of).await.unwrap();
+            store.consents().withdraw(tenant, id, consent.id, said(later), any_key(), None, act_of).await.unwrap();
         assert_eq!((withdrawn.state(later), &withdrawn.withdrawn), (ConsentState::Withdrawn, &Some(said(later))));
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         let again = store
             .consents()
-            .withdraw(tenant, id, consent.id, said(later + Duration::HOUR), any_key(), act_of)
+            .withdraw(tenant, id, consent.id, said(later + Duration::HOUR), any_key(), None, act_of)
             .await
             .unwrap();
         assert_eq!(again, withdrawn);
@@ -60,7 +60,7 @@ fn withdrawing_one_consent_withdraws_the_purpose_and_a_new_grant_gives_it_back()
         let other = Consent { purpose: "face_identification".parse().unwrap(), ..consent_of(id) };
         store.consents().insert(tenant, &other, &any_key(), act()).await.unwrap();
 
-        store.consents().withdraw(tenant, id, second, said(NOW), any_key(), act_of).await.unwrap();
+        store.consents().withdraw(tenant, id, second, said(NOW), any_key(), None, act_of).await.unwrap();
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         assert!(store.consents().active(tenant, id, &other.purpose, NOW).await.unwrap().is_some());
 
@@ -77,7 +77,8 @@ fn a_consent_needs_its_subject() {
         let (id, _) = subject(&store, tenant, "emp-0042").await;
         let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), &any_key(), act()).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
-        let missing = store.consents().withdraw(tenant, id, ConsentId::generate(), said(NOW), any_key(), act_of).await;
+        let missing =
+            store.consents().withdraw(tenant, id, ConsentId::generate(), said(NOW), any_key(), None, act_of).await;
         assert!(matches!(missing, Err(StoreError::NotFound)));
         let consent = consent_of(id);
         store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
@@ -139,7 +140,7 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
             while written.load(Ordering::SeqCst) < 10 {
                 tokio::task::yield_now().await;
             }
-            store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), act_of).await.unwrap();
+            store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), None, act_of).await.unwrap();
             let at_return = database.count("verifications");
             for writer in writers {
                 writer.await.unwrap();
@@ -165,7 +166,7 @@ fn a_withdrawal_waits_for_the_write_that_came_first() {
         database.wait_for_blocked(1).await;
         let withdrawal = tokio::spawn({
             let store = store.clone();
-            async move { store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), act_of).await }
+            async move { store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), None, act_of).await }
         });
         database.wait_for_blocked(2).await;
         stranger.batch_execute("COMMIT").unwrap();
