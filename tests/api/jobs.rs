@@ -55,7 +55,9 @@ async fn what_was_kept_long_enough_goes_by_itself_on_its_day_by_one_of_two_proce
         client.enrol(&subject, photos::collins()).await.expect(201);
         client.withdraw(&subject, &consent).await.expect(200);
         let twin = app.twin(&[]).await;
-        let jobs = |condition: &str| app.databases.count(&app.databases.main, "jobs", condition);
+        let jobs = |condition: &str| {
+            app.databases.count(&app.databases.main, "jobs", &format!("kind = 'retention' AND {condition}"))
+        };
         until("the daily job waits", || jobs("1 = 1") == 1).await;
 
         app.clock.advance(time::Duration::days(29));
@@ -136,8 +138,8 @@ impl House {
 
     /// The daily job: its lease, until when, and how often it was begun.
     fn job(&self) -> (String, i64, i64) {
-        let query =
-            "SELECT coalesce(lease, '') || ' ' || coalesce(leased_until, 0) || ' ' || attempts AS text FROM jobs";
+        let query = "SELECT coalesce(lease, '') || ' ' || coalesce(leased_until, 0) || ' ' || attempts AS text FROM jobs \
+             WHERE kind = 'retention'";
         let rows = self.databases.texts(&self.databases.main, query);
         let [row] = rows.as_slice() else { panic!("one job: {rows:?}") };
         let mut words = row.split(' ');
@@ -180,10 +182,10 @@ async fn the_job_of_a_killed_worker_is_taken_over_after_its_lease_and_done_on_po
 }
 
 async fn taken_over(house: House) {
-    let queued = || house.databases.count(&house.databases.main, "jobs", "1 = 1");
+    let queued = || house.databases.count(&house.databases.main, "jobs", "kind = 'retention'");
     let first = Worker::start(house.command());
     until("the daily job waits", || queued() == 1).await;
-    house.execute("UPDATE jobs SET due_at = 0");
+    house.execute("UPDATE jobs SET due_at = 0 WHERE kind = 'retention'");
     house.is_at_work().await;
     first.signal("-KILL");
     drop(first);
@@ -223,12 +225,15 @@ async fn taken_over(house: House) {
 }
 
 fn operators_see_the_queue(house: &House) {
-    let waiting: Value = serde_json::from_str(&house.printed(&["jobs", "list"])).unwrap();
-    assert_eq!(waiting["kind"], "retention");
+    let retention = |lines: &str| -> Option<Value> {
+        let mut jobs = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        jobs.find(|job| job["kind"] == "retention")
+    };
+    let waiting = retention(&house.printed(&["jobs", "list"])).unwrap();
     assert_eq!(house.printed(&["jobs", "dead"]), "");
-    house.execute("UPDATE jobs SET dead_at = 1, last_error = 'keyholder_away'");
-    assert_eq!(house.printed(&["jobs", "list"]), "");
-    let dead: Value = serde_json::from_str(&house.printed(&["jobs", "dead"])).unwrap();
+    house.execute("UPDATE jobs SET dead_at = 1, last_error = 'keyholder_away' WHERE kind = 'retention'");
+    assert_eq!(retention(&house.printed(&["jobs", "list"])), None);
+    let dead = retention(&house.printed(&["jobs", "dead"])).unwrap();
     assert_eq!((&dead["id"], &dead["last_error"]), (&waiting["id"], &Value::from("keyholder_away")));
     let id = dead["id"].as_str().unwrap();
     house.printed(&["jobs", "retry", id]);
@@ -241,11 +246,12 @@ fn operators_see_the_queue(house: &House) {
 async fn a_server_whose_worker_is_separate_carries_nothing_out() {
     let app = TestApp::spawn(Kind::Sqlite, &[("WORKER", "separate")]).await;
     let twin = app.twin(&[]).await;
-    let jobs = || app.databases.count(&app.databases.main, "jobs", "1 = 1");
+    let jobs = || app.databases.count(&app.databases.main, "jobs", "kind = 'retention'");
     until("the twin made the daily job", || jobs() == 1).await;
     twin.stop(Duration::ZERO).await;
-    app.databases.execute(&app.databases.main, "UPDATE jobs SET due_at = 0");
+    app.databases.execute(&app.databases.main, "UPDATE jobs SET due_at = 0 WHERE kind = 'retention'");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let begun = app.databases.count(&app.databases.main, "jobs", "due_at > 0 OR lease IS NOT NULL");
+    let begun =
+        app.databases.count(&app.databases.main, "jobs", "kind = 'retention' AND (due_at > 0 OR lease IS NOT NULL)");
     assert_eq!(begun, 0);
 }
