@@ -5,7 +5,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{
-    FlowError, Flows, Page, PageRequest,
+    FlowError, Flows, Page, PageRequest, erasures,
     notices::{self, NamedNotice},
     once::{self, Answer, Call},
     subjects,
@@ -17,7 +17,7 @@ use crate::{
         consent::{Consent, GivenBy, Method, Purpose, Reference, Statement},
         id::{ConsentId, SubjectId, TenantId},
     },
-    store::StoreError,
+    store::{NewWithdrawal, StoreError},
 };
 
 /// Evidence that an active consent was seen. Made by [`require`] only; the face pipeline opens to nothing else.
@@ -135,8 +135,8 @@ pub async fn withdraw(
             attempt.act_about(Action::ConsentWithdrawn, object, subject, Some(&sealing), withdrawn)
         };
         let erasure = erasures::after_withdrawal(flows, tenant, subject, call.actor.clone());
-        let consents = flows.store.consents();
-        let withdrawn = consents.withdraw(tenant, subject, consent, statement, key, erasure, act).await?;
+        let new = NewWithdrawal { statement, key, erasure };
+        let withdrawn = flows.store.consents().withdraw(tenant, subject, consent, new, act).await?;
         flows.wake_worker();
         Ok(withdrawn)
     })

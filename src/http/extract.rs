@@ -138,6 +138,22 @@ impl<T: DeserializeOwned + 'static> FromRequest for MaybeJson<T> {
     }
 }
 
+/// Of a call that takes no body: one that has a body was meant for another route.
+pub struct NoBody;
+
+impl FromRequest for NoBody {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let comes_in_pieces = request.headers().contains_key(header::TRANSFER_ENCODING);
+        ready(match announced_bytes(request).unwrap_or(0) {
+            0 if !comes_in_pieces => Ok(Self),
+            _ => Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
+        })
+    }
+}
+
 /// `Content-Type` without its parameters, in lower case.
 pub fn media_type(request: &HttpRequest) -> Option<String> {
     let value = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;

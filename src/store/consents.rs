@@ -29,6 +29,13 @@ pub struct Consents<'a> {
     pub(super) pool: &'a Pool,
 }
 
+pub struct NewWithdrawal {
+    pub statement: Statement,
+    pub key: Arc<DataKey>,
+    /// To be opened where the person agrees to nothing any more.
+    pub erasure: Option<NewErasureRequest>,
+}
+
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = consents)]
 struct Row {
@@ -94,18 +101,16 @@ impl Consents<'_> {
 
     /// Withdraws permission for the consent's purpose: this consent and every other of that subject and purpose that was not
     /// withdrawn, for a person says no to the use, not to a piece of paper. Repeating it keeps the first time.
-    /// Where nothing is left that the person agrees to, `erasure` is opened with it.
     /// Once it returns, no template and no verification can be written under it, in any process.
     pub async fn withdraw(
         &self,
         tenant: TenantId,
         subject: SubjectId,
         id: ConsentId,
-        statement: Statement,
-        key: Arc<DataKey>,
-        erasure: Option<NewErasureRequest>,
+        new: NewWithdrawal,
         act: impl FnOnce(&Consent) -> Result<Act, StoreError> + Send + 'static,
     ) -> Result<Consent, StoreError> {
+        let NewWithdrawal { statement, key, erasure } = new;
         self.pool
             .write(tenant, move |connection| {
                 lock(connection, tenant, subject)?;

@@ -53,7 +53,7 @@ pub use self::{
     attempts::Attempts,
     audit::{Act, Audit, AuditFilter},
     clients::{Client, Clients, NewClient},
-    consents::Consents,
+    consents::{Consents, NewWithdrawal},
     erasures::{ErasureFilter, ErasureRequest, Erasures, NewErasureRequest, Removed, Step},
     error::{Conflict, StoreError},
     exchange::{ExchangeState, Exchanged},

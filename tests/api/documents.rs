@@ -70,7 +70,7 @@ async fn health_is_told_without_a_token() {
     }
     let checks = stranger.get("/readyz").await.json()["checks"].clone();
     let names: Vec<_> = checks.as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["store", "keystore", "keyholder"]);
+    assert_eq!(names, ["store", "keystore", "erasure_ledger", "keyholder"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,10 @@ impl Person {
         let key = self.client.post("/v1/api-keys", json!({ "name": "a", "scopes": [] })).await.expect(201).id();
         let consents = self.client.get(&format!("/v1/subjects/{}/consents", self.subject)).await.expect(200).json();
         let consent = consents["data"][0]["id"].as_str().unwrap_or("none").to_owned();
-        let things = [("{subject}", self.subject.as_str()), ("{key}", &key), ("{consent}", &consent)];
+        let other = json!({ "subject_id": self.client.subject().await });
+        let erasure = self.client.post("/v1/erasure-requests", other).await.expect(201).id();
+        let subject = self.subject.as_str();
+        let things = [("{subject}", subject), ("{key}", &key), ("{consent}", &consent), ("{erasure}", &erasure)];
         let path = things.iter().fold(gate.path.to_owned(), |path, (name, id)| path.replace(name, id));
         assert!(!path.contains('{'), "{path}: this test has nothing of that name; give it one");
         let request = self.client.request(Method::POST, &path);

@@ -44,7 +44,11 @@ fn what_changes_nothing_leaves_no_entry() {
         let (subject, _) = subject(&store, tenant, "somebody").await;
         let consent = grant(&store, tenant, subject).await;
         for _ in 0..3 {
-            store.consents().withdraw(tenant, subject, consent, said(NOW), any_key(), None, act_of).await.unwrap();
+            store
+                .consents()
+                .withdraw(tenant, subject, consent, withdrawal(said(NOW), any_key()), act_of)
+                .await
+                .unwrap();
         }
         // The tenant, the person, the consent, the first withdrawal.
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), 4);

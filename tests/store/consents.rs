@@ -36,13 +36,16 @@ fn a_consent_lives_from_grant_to_withdrawal() {
         assert_eq!(after_expiry, None);
 
         let later = NOW + Duration::HOUR;
-        let withdrawn =
-            store.consents().withdraw(tenant, id, consent.id, said(later), any_key(), None, act_of).await.unwrap();
+        let withdrawn = store
+            .consents()
+            .withdraw(tenant, id, consent.id, withdrawal(said(later), any_key()), act_of)
+            .await
+            .unwrap();
         assert_eq!((withdrawn.state(later), &withdrawn.withdrawn), (ConsentState::Withdrawn, &Some(said(later))));
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         let again = store
             .consents()
-            .withdraw(tenant, id, consent.id, said(later + Duration::HOUR), any_key(), None, act_of)
+            .withdraw(tenant, id, consent.id, withdrawal(said(later + Duration::HOUR), any_key()), act_of)
             .await
             .unwrap();
         assert_eq!(again, withdrawn);
@@ -60,7 +63,7 @@ fn withdrawing_one_consent_withdraws_the_purpose_and_a_new_grant_gives_it_back()
         let other = Consent { purpose: "face_identification".parse().unwrap(), ..consent_of(id) };
         store.consents().insert(tenant, &other, &any_key(), act()).await.unwrap();
 
-        store.consents().withdraw(tenant, id, second, said(NOW), any_key(), None, act_of).await.unwrap();
+        store.consents().withdraw(tenant, id, second, withdrawal(said(NOW), any_key()), act_of).await.unwrap();
         assert_eq!(store.consents().active(tenant, id, &purpose(), NOW).await.unwrap(), None);
         assert!(store.consents().active(tenant, id, &other.purpose, NOW).await.unwrap().is_some());
 
@@ -77,8 +80,10 @@ fn a_consent_needs_its_subject() {
         let (id, _) = subject(&store, tenant, "emp-0042").await;
         let orphan = store.consents().insert(tenant, &consent_of(SubjectId::generate()), &any_key(), act()).await;
         assert!(matches!(orphan, Err(StoreError::NotFound)));
-        let missing =
-            store.consents().withdraw(tenant, id, ConsentId::generate(), said(NOW), any_key(), None, act_of).await;
+        let missing = store
+            .consents()
+            .withdraw(tenant, id, ConsentId::generate(), withdrawal(said(NOW), any_key()), act_of)
+            .await;
         assert!(matches!(missing, Err(StoreError::NotFound)));
         let consent = consent_of(id);
         store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
@@ -140,7 +145,7 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
             while written.load(Ordering::SeqCst) < 10 {
                 tokio::task::yield_now().await;
             }
-            store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), None, act_of).await.unwrap();
+            store.consents().withdraw(tenant, id, consent, withdrawal(said(NOW), any_key()), act_of).await.unwrap();
             let at_return = database.count("verifications");
             for writer in writers {
                 writer.await.unwrap();
@@ -166,7 +171,7 @@ fn a_withdrawal_waits_for_the_write_that_came_first() {
         database.wait_for_blocked(1).await;
         let withdrawal = tokio::spawn({
             let store = store.clone();
-            async move { store.consents().withdraw(tenant, id, consent, said(NOW), any_key(), None, act_of).await }
+            async move { store.consents().withdraw(tenant, id, consent, withdrawal(said(NOW), any_key()), act_of).await }
         });
         database.wait_for_blocked(2).await;
         stranger.batch_execute("COMMIT").unwrap();
@@ -195,8 +200,11 @@ fn who_said_what_when_and_how_comes_back_and_references_rest_sealed() {
         assert_eq!(store.consents().list(tenant, id, &key).await.unwrap(), vec![consent.clone()]);
 
         let no = Statement { evidence: named("call of Zwiebelturm"), by: Some("key_1".to_owned()), ..said(NOW) };
-        let withdrawn =
-            store.consents().withdraw(tenant, id, consent.id, no.clone(), key.clone(), act_of).await.unwrap();
+        let withdrawn = store
+            .consents()
+            .withdraw(tenant, id, consent.id, withdrawal(no.clone(), key.clone()), act_of)
+            .await
+            .unwrap();
         assert_eq!(withdrawn, Consent { withdrawn: Some(no), ..consent.clone() });
         assert_eq!(store.consents().find(tenant, id, consent.id, &key).await.unwrap(), withdrawn);
 
@@ -262,7 +270,7 @@ fn a_material_change_ends_what_was_agreed_to_before_and_nothing_else_does() {
         assert_eq!(active().await.unwrap(), Some(under_third));
         insert_template(&store, tenant, id, &key, b"template").await.unwrap();
 
-        store.consents().withdraw(tenant, id, under_first, said(NOW), Arc::new(key), act_of).await.unwrap();
+        store.consents().withdraw(tenant, id, under_first, withdrawal(said(NOW), Arc::new(key)), act_of).await.unwrap();
         assert_eq!(active().await.unwrap(), None, "who said no is not asked again for the notice's sake");
     });
 }

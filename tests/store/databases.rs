@@ -23,7 +23,7 @@ use velum::{
     },
     store::{
         Act, DeletedRows, ErasureLedger, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate,
-        NewVerification, Store, StoreError, TemplateKind, Tenant, Verification,
+        NewVerification, NewWithdrawal, Store, StoreError, TemplateKind, Tenant, Verification,
     },
     vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
 };
@@ -297,6 +297,11 @@ pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> Conse
 /// An act of the operator, without an idempotency key.
 pub fn act() -> Act {
     Event::of(Actor::operator(), Action::SubjectCreated, "something", NOW).into()
+}
+
+/// A withdrawal that erases nobody.
+pub fn withdrawal(statement: Statement, key: Arc<DataKey>) -> NewWithdrawal {
+    NewWithdrawal { statement, key, erasure: None }
 }
 
 /// The same as a withdrawal takes it.

@@ -99,7 +99,11 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         insert_template(&store, tenant, expired, &expired_key, b"template").await.unwrap();
         for subject in [withdrawn, again] {
             let consent = store.consents().list(tenant, subject, &any_key()).await.unwrap()[0].id;
-            store.consents().withdraw(tenant, subject, consent, said(end), any_key(), None, act_of).await.unwrap();
+            store
+                .consents()
+                .withdraw(tenant, subject, consent, withdrawal(said(end), any_key()), act_of)
+                .await
+                .unwrap();
         }
         grant(&store, tenant, again).await;
 

@@ -172,7 +172,7 @@ fn another_tenant_sees_nothing_and_changes_nothing() {
         assert_eq!(store.consents().active(foreign, id, &purpose(), NOW).await.unwrap(), None);
         assert!(matches!(store.consents().find(foreign, id, consent, &any_key()).await, Err(StoreError::NotFound)));
         assert!(matches!(
-            store.consents().withdraw(foreign, id, consent, said(NOW), any_key(), None, act_of).await,
+            store.consents().withdraw(foreign, id, consent, withdrawal(said(NOW), any_key()), act_of).await,
             Err(StoreError::NotFound)
         ));
         assert!(matches!(

@@ -12,7 +12,7 @@ use crate::{
         erasures::{self, Decision, ErasureRequest, NewErasure},
     },
     http::{
-        extract::{Caller, InPath, Json, Query},
+        extract::{Caller, InPath, Json, NoBody, Query},
         idempotency::{self, Once, respond},
         problem::Problem,
         wire::{ErasureQuery, ErasureRequestBody, NewErasureBody, PageBody, PageQuery, ReasonBody},
@@ -93,6 +93,7 @@ pub async fn verify(
     flows: Data<Flows>,
     erasure: InPath<ErasureId>,
     once: Once,
+    _: NoBody,
 ) -> Result<HttpResponse, Problem> {
     decide(caller, flows, erasure, once, Decision::Verify).await
 }
@@ -133,6 +134,7 @@ pub async fn release(
     flows: Data<Flows>,
     erasure: InPath<ErasureId>,
     once: Once,
+    _: NoBody,
 ) -> Result<HttpResponse, Problem> {
     decide(caller, flows, erasure, once, Decision::Release).await
 }
@@ -145,6 +147,7 @@ pub async fn cancel(
     flows: Data<Flows>,
     erasure: InPath<ErasureId>,
     once: Once,
+    _: NoBody,
 ) -> Result<HttpResponse, Problem> {
     decide(caller, flows, erasure, once, Decision::Cancel).await
 }
