@@ -204,10 +204,9 @@ async fn must_leave(told: &mut watch::Receiver<Told>) {
 async fn keep(flows: &Flows, lease: &Lease) -> StoreError {
     loop {
         sleep(HEARTBEAT).await;
-        match flows.store.jobs().prolong(lease, flows.now() + LEASE).await {
-            Err(lost @ StoreError::Conflict(_)) => return lost,
-            // Perhaps the next time; else it runs out.
-            Ok(()) | Err(_) => {}
+        // After any other error perhaps the next time; else it runs out.
+        if let Err(lost @ StoreError::Conflict(_)) = flows.store.jobs().prolong(lease, flows.now() + LEASE).await {
+            return lost;
         }
     }
 }

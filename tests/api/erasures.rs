@@ -170,8 +170,8 @@ async fn where_it_is_policy_the_last_withdrawal_erases() {
         let other = json!({ "purpose": "newsletter", "notice_version": "1" });
         let other = client.post(&format!("/v1/subjects/{subject}/consents"), other).await.expect(201).id();
         let consents = client.get(&format!("/v1/subjects/{subject}/consents")).await.expect(200).json();
-        let consents = consents["data"].as_array().unwrap().iter().map(|consent| consent["id"].as_str().unwrap());
-        let first = consents.filter(|id| *id != other).next().unwrap().to_owned();
+        let mut consents = consents["data"].as_array().unwrap().iter().map(|consent| consent["id"].as_str().unwrap());
+        let first = consents.find(|id| *id != other).unwrap().to_owned();
 
         client.withdraw(&subject, &first).await.expect(200);
         client.get(&format!("/v1/subjects/{subject}")).await.expect(200);

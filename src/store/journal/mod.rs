@@ -238,7 +238,7 @@ fn judge(
     budgets: &Budgets,
     now: OffsetDateTime,
 ) -> Result<Result<(), Refusal>, StoreError> {
-    if !opening.verification.made_at().is_some_and(|made_at| (made_at - now).abs() <= FRESH) {
+    if opening.verification.made_at().is_none_or(|made_at| (made_at - now).abs() > FRESH) {
         return Ok(Err(Refusal::Untimely));
     }
     let used: i64 = opened_verifications::table
