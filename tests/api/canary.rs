@@ -246,7 +246,7 @@ fn files_below(folder: &Path, data: &Path) -> Vec<PathBuf> {
 fn dump(databases: &Databases) -> Vec<(String, Vec<u8>)> {
     let tables = "SELECT table_name::text AS text FROM information_schema.tables WHERE table_schema = 'public'";
     let mut dumps = vec![];
-    for url in [&databases.main, &databases.keystore, &databases.journal] {
+    for url in [&databases.main, &databases.keystore, &databases.ledger, &databases.journal] {
         for table in databases.texts(url, tables) {
             let rows = databases.texts(url, &format!("SELECT t::text AS text FROM \"{table}\" t"));
             dumps.push((format!("table {table}"), rows.join("\n").into_bytes()));
@@ -275,6 +275,7 @@ async fn search_everything(kind: Kind) {
             .env("VELUM_RATE_ADDRESS", "1000000")
             .env("VELUM_DATABASE_URL", &databases.main)
             .env("VELUM_KEYSTORE_URL", &databases.keystore)
+            .env("VELUM_LEDGER_URL", &databases.ledger)
             .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal)
             .stderr(File::create(&log).unwrap());
     });
@@ -376,6 +377,7 @@ async fn key_of(process: &Process, databases: &Databases) -> String {
     let arguments = ["clients", "create", "--tenant", &tenant, "--scopes", "admin subjects", "--json"];
     let mut command = process.command();
     command.env("VELUM_DATABASE_URL", &databases.main).env("VELUM_KEYSTORE_URL", &databases.keystore);
+    command.env("VELUM_LEDGER_URL", &databases.ledger);
     command.env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal).args(arguments).stdout(Stdio::piped());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
