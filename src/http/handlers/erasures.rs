@@ -10,6 +10,7 @@ use crate::{
     flows::{
         Flows,
         erasures::{self, Decision, ErasureRequest, NewErasure},
+        once::Answer,
     },
     http::{
         extract::{Caller, InPath, Json, NoBody, Query},
@@ -159,7 +160,11 @@ async fn decide(
     once: Once,
     decision: Decision,
 ) -> Result<HttpResponse, Problem> {
-    let call = once.call(|request: &ErasureRequest| idempotency::ok(ErasureRequestBody::from(request.clone())));
+    let call = once.call(|request: &ErasureRequest| Answer {
+        // For the same call again, which is answered without a body.
+        location: Some(location(request.id)),
+        ..idempotency::ok(ErasureRequestBody::from(request.clone()))
+    });
     Ok(respond(erasures::decide(&flows, caller.tenant, erasure.0, decision, call).await?))
 }
 
