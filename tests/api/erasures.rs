@@ -17,10 +17,13 @@ use velum::{
 };
 
 use super::helpers::{
-    Client, Kind, Process, TestApp,
+    Client, Kind, Options, Process, TestApp,
     databases::{Databases, postgres_url},
     each_database, each_database_with, photos,
 };
+
+/// Where a test is the worker itself.
+const NO_WORKER: Options<'_> = &[("WORKER", "separate")];
 
 fn tenant(app: &TestApp) -> TenantId {
     let tenants = app.databases.texts(&app.databases.main, "SELECT id AS text FROM tenants ORDER BY id");
@@ -38,7 +41,7 @@ async fn show(officer: &Client, request: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_goes_from_asking_to_certificate() {
-    each_database(|app| async move {
+    each_database_with(NO_WORKER, |app| async move {
         let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
         let subject = client.consenting_subject().await;
         client.enrol(&subject, photos::collins()).await.expect(201);
@@ -132,7 +135,7 @@ async fn a_certificate_is_checked_offline_and_a_changed_one_proves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legal_hold_stands_against_every_way_to_erase() {
-    each_database(|app| async move {
+    each_database_with(NO_WORKER, |app| async move {
         let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
         let subject = client.consenting_subject().await;
         client.enrol(&subject, photos::collins()).await.expect(201);

@@ -13,7 +13,7 @@ mod scrape;
 mod tokens;
 
 pub use self::{
-    app::{TestApp, credential_in, each_database, each_database_with, onnxruntime},
+    app::{Options, TestApp, credential_in, each_database, each_database_with, onnxruntime},
     client::{Answer, Client, WithForm, streamed},
     databases::Kind,
     process::{Process, free_port},
