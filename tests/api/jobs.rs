@@ -149,7 +149,7 @@ impl House {
     }
 
     fn printed(&self, arguments: &[&str]) -> String {
-        let output = self.command().args(arguments).output().unwrap();
+        let output = self.command().args(arguments).stdout(Stdio::piped()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -214,7 +214,8 @@ async fn taken_over(house: House) {
 
     // And the operator may do it at once.
     let line = |rows: i64| format!("{:<26} {rows}\n", "usage_days");
-    assert!(house.printed(&["retention", "report"]).contains(&line(left)));
+    let report = house.printed(&["retention", "report"]);
+    assert!(report.contains(&line(left)), "{left} are left: {report}");
     assert_eq!(house.old_rows(), left);
     assert!(house.printed(&["retention", "run"]).contains(&line(left)));
     assert!(house.printed(&["retention", "report"]).contains(&line(0)));
