@@ -6,7 +6,7 @@ mod consents;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use time::{OffsetDateTime, serde::rfc3339};
+use time::{Duration, OffsetDateTime, serde::rfc3339};
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
     openapi::{
@@ -44,10 +44,13 @@ use crate::{
 #[schema(value_type = String, format = DateTime, example = "2026-11-20T12:00:00Z")]
 pub struct Timestamp(#[serde(serialize_with = "rfc3339::serialize", deserialize_with = "in_utc")] pub OffsetDateTime);
 
-/// The last second of the year 9999 in New York is one that UTC has no name for.
+/// The last second of the year 9999 in New York is one that UTC has no name for. To the microsecond: what a store keeps, so
+/// that an answer says the same later.
 fn in_utc<'de, D: Deserializer<'de>>(given: D) -> Result<OffsetDateTime, D::Error> {
     let moment = rfc3339::deserialize(given)?;
-    moment.checked_to_utc().map(Into::into).ok_or_else(|| D::Error::custom("a moment beyond the year 9999"))
+    let moment = moment.checked_to_utc().ok_or_else(|| D::Error::custom("a moment beyond the year 9999"))?;
+    let moment = OffsetDateTime::from(moment);
+    Ok(moment - Duration::nanoseconds(i64::from(moment.nanosecond() % 1_000)))
 }
 
 impl From<OffsetDateTime> for Timestamp {

@@ -256,5 +256,6 @@ async fn the_metadata_names_what_there_is() {
         let algorithms = &metadata[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &json!(["RS256"]));
     }
-    assert_eq!(metadata["scopes_supported"], json!(["subjects", "consents", "faces:enrol", "faces:verify", "admin"]));
+    let scopes = ["subjects", "consents", "faces:enrol", "faces:verify", "dsr", "audit:read", "admin"];
+    assert_eq!(metadata["scopes_supported"], json!(scopes));
 }

@@ -209,12 +209,8 @@ fn who_said_what_when_and_how_comes_back_and_references_rest_sealed() {
         assert_eq!(store.consents().find(tenant, id, consent.id, &key).await.unwrap(), withdrawn);
 
         for column in ["evidence", "guardian", "withdrawal_evidence"] {
-            let as_text = match database.kind {
-                Kind::Sqlite => format!("SELECT CAST({column} AS TEXT) AS value FROM consents"),
-                Kind::Postgres => format!("SELECT encode({column}, 'escape') AS value FROM consents"),
-            };
-            let stored = database.values(&as_text).concat();
-            assert!(!stored.is_empty() && !stored.contains("Zwiebelturm"), "{column}: {stored}");
+            let stored = database.bytes("consents", column).concat();
+            assert!(!stored.is_empty() && !stored.contains(&hex::encode("Zwiebelturm")), "{column}: {stored}");
         }
         let foreign = store.consents().find(tenant, id, consent.id, &any_key()).await;
         assert!(matches!(foreign, Err(StoreError::Sealed(_))));
