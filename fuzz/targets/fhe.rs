@@ -10,7 +10,6 @@ use velum::fhe::{
     decide::EncryptedDecision,
     encrypt::EncryptedTemplate,
     keys::{CompressedEvaluationKey, KeyId, PublicKey, SecretKeys},
-    rekey::Rekey,
 };
 
 const HEADER_BYTES: usize = 32;
@@ -46,9 +45,6 @@ fn read_all(frame: &[u8]) {
     }
     if let Ok(secret) = SecretKeys::from_bytes(frame) {
         assert!(secret.to_bytes().as_slice() == frame, "a secret key has one form");
-    }
-    if let Ok(rekey) = Rekey::from_bytes(frame) {
-        assert!(rekey.to_bytes() == frame && rekey.to() == key, "a re-key has one form");
     }
     let _read_or_refused = CompressedEvaluationKey::from_bytes(frame);
 }
