@@ -108,20 +108,15 @@ impl<T: DeserializeOwned + 'static, const BYTES_MAX: usize> FromRequest for Json
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let (media_type, announced) = (media_type(request), announced_bytes(request));
-        let payload = payload.take();
-        let is_plain = !request.headers().contains_key(header::CONTENT_ENCODING);
+        let body = json_body(request, payload, BYTES_MAX);
         Box::pin(async move {
-            if media_type.as_deref() != Some("application/json") || !is_plain {
-                return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-            }
-            let body = small_body(payload, announced, BYTES_MAX).await?;
+            let body = body.await?;
             Ok(Self(parse_json(&body)?, Sha256::digest(&body).to_vec()))
         })
     }
 }
 
-/// The same where a body may be left out.
+/// The same where a body may be left out, or say `null`.
 pub struct MaybeJson<T>(pub Option<T>, pub Vec<u8>);
 
 impl<T: DeserializeOwned + 'static> FromRequest for MaybeJson<T> {
@@ -133,8 +128,29 @@ impl<T: DeserializeOwned + 'static> FromRequest for MaybeJson<T> {
         if !comes_in_pieces && announced_bytes(request).unwrap_or(0) == 0 {
             return Box::pin(ready(Ok(Self(None, vec![]))));
         }
-        let body = Json::<T>::from_request(request, payload);
-        Box::pin(async move { body.await.map(|Json(body, asked)| Self(Some(body), asked)) })
+        let body = json_body(request, payload, JSON_BYTES_MAX);
+        Box::pin(async move {
+            let body = body.await?;
+            let said = if body.trim_ascii() == b"null" { None } else { Some(parse_json(&body)?) };
+            Ok(Self(said, Sha256::digest(&body).to_vec()))
+        })
+    }
+}
+
+/// The bytes of a body that says that it is JSON.
+fn json_body(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    bytes_max: usize,
+) -> impl Future<Output = Result<Vec<u8>, Problem>> + use<> {
+    let (media_type, announced) = (media_type(request), announced_bytes(request));
+    let payload = payload.take();
+    let is_plain = !request.headers().contains_key(header::CONTENT_ENCODING);
+    async move {
+        if media_type.as_deref() != Some("application/json") || !is_plain {
+            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        small_body(payload, announced, bytes_max).await
     }
 }
 

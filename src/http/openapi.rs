@@ -357,7 +357,8 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     if matches!(row.access, Access::Needs(_)) {
         add(403, &["scope_missing"]);
     }
-    if row.path.contains('{') {
+    // Named in the path, or in the body.
+    if row.path.contains('{') || (posts && row.path == "/v1/erasure-requests") {
         add(404, &["not_found"]);
     }
     if enrols || verifies {

@@ -95,6 +95,14 @@ async fn every_call_that_changes_something_leaves_one_entry() {
         let done = app.stranger().post_oauth("/oauth/revoke", &form).await.expect(200);
         seen("POST /oauth/revoke", done, "token.revoked", Some(&token_id)).await;
 
+        let notice = json!({
+            "purpose": "newsletter", "version": "1", "language": "en", "text": "We write to you.", "retention": "P1Y",
+            "controller": { "name": "Example Bank", "contact": "privacy@bank.example" }, "data_categories": ["address"],
+        });
+        let made = client.post("/v1/notices", notice).await.expect(201);
+        let notice = made.id();
+        seen("POST /v1/notices", made, "notice.published", Some(&notice)).await;
+
         // Each decision about an erasure, on a person of its own.
         for (verb, action) in [
             ("hold", "erasure.held"),
