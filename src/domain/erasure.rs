@@ -4,7 +4,7 @@
 //! received ──> verified ──> in_progress ──> completed
 //!    │  ╲        ╱  │
 //!    │   on_hold    │        on_hold goes back to where it came from
-//!    └──> rejected, cancelled <──┘           and from there too
+//!    └──> rejected, cancelled <──┘           and from there too; nothing but its release ends a hold otherwise
 //! ```
 
 use std::{fmt, str::FromStr};

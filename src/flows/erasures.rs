@@ -116,7 +116,10 @@ pub async fn execute(flows: &Flows, tenant: TenantId, id: ErasureId) -> Result<(
     if !matches!(request.state, ErasureState::Verified | ErasureState::InProgress) {
         return Ok(());
     }
-    let request = begun(flows, &request, Actor::service()).await?;
+    let request = match begun(flows, &request, Actor::service()).await {
+        Err(FlowError::LegalHold | FlowError::ErasureState) => return Ok(()),
+        request => request?,
+    };
     let event = event(flows, &request, Actor::service(), Action::ErasureCompleted);
     carry_out(flows, request, event.into()).await.map(drop)
 }
@@ -124,7 +127,10 @@ pub async fn execute(flows: &Flows, tenant: TenantId, id: ErasureId) -> Result<(
 /// Every step may have been done before.
 pub(super) async fn carry_out(flows: &Flows, request: ErasureRequest, act: Act) -> Result<ErasureRequest, FlowError> {
     let (tenant, id) = (request.tenant, request.id);
-    let Some(subject) = request.subject else { return Ok(request) };
+    let Some(subject) = request.subject else {
+        // Completed by somebody who was faster: what is left to write is the answer to this call.
+        return Ok(flows.store.erasures().certify(tenant, id, String::new(), act).await?);
+    };
     let entry = |kind| NewLedgerEntry { at: flows.now(), kind, request: id, tenant, subject };
     flows.ledger.append(entry(LedgerKind::Begun)).await?;
     flows.keystore.destroy(tenant, subject, flows.now()).await?;
@@ -197,31 +203,28 @@ async fn open_begun(
 /// How long a worker leaves an erasure to the call that began it.
 const PATIENCE: time::Duration = time::Duration::seconds(10);
 
-/// The request in progress, whatever it was before.
+/// The request in progress, or completed by somebody who was faster. Whoever holds or ends it meanwhile is not overruled.
 async fn begun(flows: &Flows, open: &ErasureRequest, by: Actor) -> Result<ErasureRequest, FlowError> {
     let mut request = open.clone();
-    if request.state == ErasureState::OnHold {
-        return Err(FlowError::LegalHold);
+    loop {
+        let (to, action) = match request.state {
+            ErasureState::Received => (ErasureState::Verified, Action::ErasureVerified),
+            ErasureState::Verified => (ErasureState::InProgress, Action::ErasureBegun),
+            ErasureState::InProgress | ErasureState::Completed => return Ok(request),
+            ErasureState::OnHold => return Err(FlowError::LegalHold),
+            ErasureState::Rejected | ErasureState::Cancelled => return Err(FlowError::ErasureState),
+        };
+        let step = Step { from: request.state, to, reason: None, at: flows.now() };
+        let event = event(flows, &request, by.clone(), action);
+        let job = Some(job(&request, flows.now() + PATIENCE));
+        request = match flows.store.erasures().step(request.tenant, request.id, step, job, |_| Ok(event.into())).await {
+            // Somebody else took a step: it is looked at where it is now.
+            Err(StoreError::Conflict(Conflict::ErasureState)) => {
+                flows.store.erasures().find(request.tenant, request.id).await?
+            }
+            taken => taken?,
+        };
     }
-    for (from, to, action) in [
-        (ErasureState::Received, ErasureState::Verified, Action::ErasureVerified),
-        (ErasureState::Verified, ErasureState::InProgress, Action::ErasureBegun),
-    ] {
-        if request.state == from {
-            let step = Step { to, reason: None, at: flows.now() };
-            let event = event(flows, &request, by.clone(), action);
-            let job = Some(job(&request, flows.now() + PATIENCE));
-            request =
-                match flows.store.erasures().step(request.tenant, request.id, step, job, |_| Ok(event.into())).await {
-                    // A twin took the step.
-                    Err(StoreError::Conflict(Conflict::ErasureState)) => {
-                        flows.store.erasures().find(request.tenant, request.id).await?
-                    }
-                    taken => taken?,
-                };
-        }
-    }
-    Ok(request)
 }
 
 fn job(request: &ErasureRequest, due_at: OffsetDateTime) -> NewJob {
@@ -229,7 +232,8 @@ fn job(request: &ErasureRequest, due_at: OffsetDateTime) -> NewJob {
         kind: JobKind::Erasure,
         tenant: Some(request.tenant),
         payload: serde_json::json!({ "request": request.id.to_string() }),
-        unique_key: Some(request.id.to_string()),
+        // A second one finds nothing to do; one that was not queued, because the first was just ending, would be missed.
+        unique_key: None,
         due_at,
         created_at: due_at,
     }
@@ -259,23 +263,26 @@ pub async fn decide(
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
         let request = flows.store.erasures().find(tenant, id).await?;
+        let from = request.state;
         let (to, action, reason) = match decision {
-            Decision::Verify => (ErasureState::Verified, Action::ErasureVerified, None),
+            Decision::Verify if from == ErasureState::Received => {
+                (ErasureState::Verified, Action::ErasureVerified, None)
+            }
             Decision::Reject { reason } => (ErasureState::Rejected, Action::ErasureRejected, Some(reason)),
             Decision::Hold { reason } => (ErasureState::OnHold, Action::ErasureHeld, Some(reason)),
             Decision::Cancel => (ErasureState::Cancelled, Action::ErasureCancelled, None),
             // To where it came from.
-            Decision::Release if request.state == ErasureState::OnHold => match request.verified_at {
+            Decision::Release if from == ErasureState::OnHold => match request.verified_at {
                 Some(_) => (ErasureState::Verified, Action::ErasureReleased, None),
                 None => (ErasureState::Received, Action::ErasureReleased, None),
             },
-            Decision::Release => return Err(StoreError::Conflict(Conflict::ErasureState).into()),
+            Decision::Verify | Decision::Release => return Err(FlowError::ErasureState),
         };
         let (now, event) = (flows.now(), event(flows, &request, call.actor.clone(), action));
         let job = (to == ErasureState::Verified).then(|| job(&request, now));
         let attempt = std::sync::Arc::clone(attempt);
         let act = move |request: &ErasureRequest| Ok(Act { event, receipt: attempt.receipt(request) });
-        let request = flows.store.erasures().step(tenant, id, Step { to, reason, at: now }, job, act).await?;
+        let request = flows.store.erasures().step(tenant, id, Step { from, to, reason, at: now }, job, act).await?;
         flows.wake_worker();
         Ok(request)
     })

@@ -59,6 +59,8 @@ pub struct ErasureFilter {
 /// A step of a request that destroys nothing.
 #[derive(Debug, Clone)]
 pub struct Step {
+    /// Where the request was when the step was decided on: who comes in between is not overruled.
+    pub from: ErasureState,
     pub to: ErasureState,
     pub reason: Option<String>,
     pub at: OffsetDateTime,
@@ -169,7 +171,8 @@ impl Erasures<'_> {
         Ok((count, due.map(|due| instant("erasure_requests.due_at", due)).transpose()?))
     }
 
-    /// Takes a step that destroys nothing. `Conflict` where the request's state does not allow it.
+    /// Takes a step that destroys nothing. `Conflict` where the request is not, or not any more, where the step begins, or
+    /// where no step leads there.
     pub async fn step(
         &self,
         tenant: TenantId,
@@ -181,10 +184,10 @@ impl Erasures<'_> {
         self.pool
             .write(tenant, move |connection| {
                 let mut request = lock(connection, tenant, id)?;
-                if !request.state.may_become(step.to) {
+                if request.state != step.from || !step.from.may_become(step.to) {
                     return Err(StoreError::Conflict(Conflict::ErasureState));
                 }
-                request.take(step);
+                request.enter(step.to, step.reason, step.at);
                 save(connection, &request)?;
                 queue(connection, job)?;
                 act(&request)?.complete(connection, tenant)?;
@@ -236,7 +239,7 @@ impl Erasures<'_> {
                     act.complete_unchanged(connection)?;
                     return Ok(request);
                 }
-                request.take(Step { to: ErasureState::Completed, reason: None, at: act.event.at });
+                request.enter(ErasureState::Completed, None, act.event.at);
                 request.certificate = Some(certificate);
                 save(connection, &request)?;
                 act.complete(connection, tenant)?;
@@ -264,18 +267,18 @@ impl Erasures<'_> {
 }
 
 impl ErasureRequest {
-    fn take(&mut self, step: Step) {
-        match step.to {
-            ErasureState::Verified => self.verified_at = self.verified_at.or(Some(step.at)),
-            ErasureState::InProgress => self.begun_at = Some(step.at),
+    fn enter(&mut self, state: ErasureState, reason: Option<String>, at: OffsetDateTime) {
+        match state {
+            ErasureState::Verified => self.verified_at = self.verified_at.or(Some(at)),
+            ErasureState::InProgress => self.begun_at = Some(at),
             _ => {}
         }
-        if step.to.is_end() {
-            self.ended_at = Some(step.at);
+        if state.is_end() {
+            self.ended_at = Some(at);
             self.subject = None;
         }
-        self.state = step.to;
-        self.reason = step.reason;
+        self.state = state;
+        self.reason = reason;
     }
 }
 

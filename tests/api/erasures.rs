@@ -147,9 +147,9 @@ async fn a_legal_hold_stands_against_every_way_to_erase() {
 
         client.delete(&format!("/v1/subjects/{subject}")).await.expect_problem(409, "legal_hold");
         execute(&app, &request).await;
-        officer.post_empty(&at("verify")).await.expect(200);
+        officer.post_empty(&at("verify")).await.expect_problem(409, "erasure_state");
         officer.post(&at("hold"), json!({ "reason": "" })).await.expect_problem(422, "validation_failed");
-        officer.post(&at("hold"), json!({ "reason": "tax record" })).await.expect(200);
+        assert_eq!(show(&officer, &request).await["state"], "on_hold");
         assert_eq!(client.verify(&subject, photos::collins()).await.expect(201).json()["decision"], "match");
 
         let released = officer.post_empty(&at("release")).await.expect(200).json();
@@ -160,6 +160,43 @@ async fn a_legal_hold_stands_against_every_way_to_erase() {
             officer.post_empty(&at(verb)).await.expect_problem(409, "erasure_state");
         }
         officer.post(&at("reject"), json!({ "reason": "late" })).await.expect_problem(409, "erasure_state");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_or_cancels_while_another_erases_is_obeyed_or_comes_too_late() {
+    each_database_with(NO_WORKER, |app| async move {
+        let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
+        for round in 0..40 {
+            let (verb, ended) = [("hold", "on_hold"), ("cancel", "cancelled")][round % 2];
+            let subject = client.subject().await;
+            let path = format!("/v1/subjects/{subject}");
+            let asked = json!({ "subject_id": subject });
+            let request = officer.post("/v1/erasure-requests", asked).await.expect(201).id();
+            let at = format!("/v1/erasure-requests/{request}/{verb}");
+            let decide = async {
+                // From before the erasure to after it.
+                tokio::time::sleep(Duration::from_micros(300 * round as u64)).await;
+                match verb {
+                    "hold" => officer.post(&at, json!({ "reason": "a lawsuit" })).await,
+                    _ => officer.post_empty(&at).await,
+                }
+            };
+            let (erased, decided) = tokio::join!(client.delete(&path), decide);
+            let state = show(&officer, &request).await["state"].clone();
+            let is_there = client.get(&path).await.status == 200;
+            let told = format!("{verb} {}, delete {}: {state}", decided.status, erased.status);
+            match decided.status.as_u16() {
+                // Obeyed: either nobody was erased, or (after a cancellation) by another request.
+                200 => {
+                    assert_eq!(state, ended, "{told}");
+                    assert_eq!(is_there, erased.status != 204, "{told}");
+                    assert!(verb == "cancel" || is_there, "{told}");
+                }
+                _ => assert_eq!((&state, is_there), (&json!("completed"), false), "{told}"),
+            }
+        }
     })
     .await;
 }

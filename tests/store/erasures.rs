@@ -12,7 +12,7 @@ use velum::{
 use crate::databases::*;
 
 fn step(to: ErasureState) -> Step {
-    Step { to, reason: None, at: NOW + Duration::HOUR }
+    Step { from: ErasureState::Verified, to, reason: None, at: NOW + Duration::HOUR }
 }
 
 #[test]
@@ -35,6 +35,12 @@ fn a_person_has_one_open_request_and_a_step_that_is_not_allowed_changes_nothing(
         assert!(matches!(completed, Err(StoreError::Conflict(Conflict::ErasureState))));
         assert_eq!(erasures.find(tenant, request.id).await.unwrap(), request);
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), size);
+
+        // Nor does one that was decided on before somebody else took one.
+        let late = Step { from: ErasureState::Received, ..step(ErasureState::Cancelled) };
+        let late = erasures.step(tenant, request.id, late, None, |_| Ok(act())).await;
+        assert!(matches!(late, Err(StoreError::Conflict(Conflict::ErasureState))));
+        assert_eq!(erasures.find(tenant, request.id).await.unwrap(), request);
 
         let (open, due) = erasures.open_and_first_due().await.unwrap();
         assert_eq!((open, due), (1, Some(request.due_at)));
