@@ -4,14 +4,14 @@
 //! restored from a backup remembers less, and lacks what was erased since: until `velum erasures replay` has erased it
 //! again, the service is not ready.
 
-use time::OffsetDateTime;
+use std::collections::{HashMap, HashSet};
 
 use super::{FlowError, Flows, audit::Scribe};
 use crate::{
     audit::{Action, Actor, Event},
     domain::{
         erasure::ErasureState,
-        id::{ErasureId, TenantId},
+        id::{ErasureId, SubjectId, TenantId},
     },
     store::{ErasureRequest, LedgerEntry, LedgerKind, Mark, NewLedgerEntry, StoreError},
 };
@@ -28,7 +28,7 @@ pub enum LedgerState {
 }
 
 /// Entries that are looked at in one go.
-const PAGE: u32 = 500;
+const PAGE_ENTRIES: u32 = 500;
 
 /// Looks at what came since the last time, and remembers how far everything agrees.
 pub async fn check(flows: &Flows) -> Result<LedgerState, FlowError> {
@@ -39,11 +39,12 @@ pub async fn check(flows: &Flows) -> Result<LedgerState, FlowError> {
     let (mut settled, mut unbroken) = (marks.earlier().clone(), true);
     let mut after = settled.sequence;
     loop {
-        let entries = flows.ledger.after(after, PAGE).await?;
+        let entries = flows.ledger.after(after, PAGE_ENTRIES).await?;
         let Some(last) = entries.last() else { break };
         after = last.mark.sequence;
+        let page = Page::read(flows, &entries).await?;
         for LedgerEntry { mark, entry } in entries {
-            match standing(flows, &entry).await? {
+            match page.standing(flows, &entry).await? {
                 Standing::Done if unbroken => settled = mark,
                 Standing::Done => {}
                 // Looked at again until it has ended.
@@ -63,14 +64,31 @@ enum Standing {
     Forgotten,
 }
 
-async fn standing(flows: &Flows, entry: &NewLedgerEntry) -> Result<Standing, FlowError> {
-    let destroyed = flows.keystore.is_destroyed(entry.tenant, entry.subject).await?;
-    Ok(match known(flows, entry.tenant, entry.request).await?.map(|request| request.state) {
-        Some(ErasureState::Completed) if destroyed => Standing::Done,
-        Some(ErasureState::InProgress) => Standing::UnderWay,
-        None if destroyed && !tenant_is_known(flows, entry.tenant).await? => Standing::Done,
-        _ => Standing::Forgotten,
-    })
+/// What the databases know about a page of entries. Whoever asks whether the service is ready waits for this: two queries,
+/// however many erasures are under way.
+struct Page {
+    states: HashMap<ErasureId, ErasureState>,
+    destroyed: HashSet<SubjectId>,
+}
+
+impl Page {
+    async fn read(flows: &Flows, entries: &[LedgerEntry]) -> Result<Self, FlowError> {
+        let requests: Vec<_> = entries.iter().map(|entry| entry.entry.request).collect();
+        let subjects: Vec<_> = entries.iter().map(|entry| entry.entry.subject).collect();
+        // In this order: a request that is completed by the first answer has its key destroyed by the second.
+        let states = flows.store.erasures().states(&requests).await?;
+        Ok(Self { states, destroyed: flows.keystore.destroyed(&subjects).await? })
+    }
+
+    async fn standing(&self, flows: &Flows, entry: &NewLedgerEntry) -> Result<Standing, FlowError> {
+        let destroyed = self.destroyed.contains(&entry.subject);
+        Ok(match self.states.get(&entry.request) {
+            Some(ErasureState::Completed) if destroyed => Standing::Done,
+            Some(ErasureState::InProgress) => Standing::UnderWay,
+            None if destroyed && !tenant_is_known(flows, entry.tenant).await? => Standing::Done,
+            _ => Standing::Forgotten,
+        })
+    }
 }
 
 /// A tenant that came after the backup was made is not in it, and nothing of it is.
@@ -130,7 +148,7 @@ pub async fn replay(flows: &Flows) -> Result<Replayed, FlowError> {
     let mut done = Replayed::default();
     let mut after = Marks::read(flows).await?.earlier().sequence;
     loop {
-        let entries = flows.ledger.after(after, PAGE).await?;
+        let entries = flows.ledger.after(after, PAGE_ENTRIES).await?;
         let Some(last) = entries.last() else { break };
         after = last.mark.sequence;
         for LedgerEntry { entry, .. } in entries {
@@ -169,38 +187,27 @@ async fn replay_one(flows: &Flows, entry: &NewLedgerEntry) -> Result<bool, FlowE
     Ok(there)
 }
 
-/// The request as the ledger has it: in progress, with what a restored database still knows about it.
+/// The request as the ledger has it: in progress. What a restored database still knows of it stays.
 fn restored(flows: &Flows, known: Option<ErasureRequest>, entry: &NewLedgerEntry) -> ErasureRequest {
-    let fresh = |received_at: OffsetDateTime| {
-        let regulation = flows.erasure_policy.regulation;
-        ErasureRequest {
-            id: entry.request,
-            tenant: entry.tenant,
-            subject: Some(entry.subject),
-            subject_digest: flows.pepper.subject_digest(entry.tenant, entry.subject),
-            regulation,
-            state: ErasureState::InProgress,
-            reason: None,
-            received_at,
-            due_at: regulation.due_at(received_at, flows.erasure_policy.dpdp_days),
-            verified_at: Some(entry.at),
-            begun_at: Some(entry.at),
-            ended_at: None,
-            removed: None,
-            certificate: None,
-        }
-    };
-    let base = known.unwrap_or_else(|| fresh(entry.at));
+    let asked = known.as_ref();
+    let regulation = asked.map_or(flows.erasure_policy.regulation, |known| known.regulation);
+    let received_at = asked.map_or(entry.at, |known| known.received_at);
+    let due_at = regulation.due_at(received_at, flows.erasure_policy.dpdp_days);
     ErasureRequest {
+        id: entry.request,
+        tenant: entry.tenant,
         subject: Some(entry.subject),
+        subject_digest: flows.pepper.subject_digest(entry.tenant, entry.subject),
+        regulation,
         state: ErasureState::InProgress,
-        verified_at: base.verified_at.or(Some(entry.at)),
+        reason: None,
+        received_at,
+        due_at: asked.map_or(due_at, |known| known.due_at),
+        verified_at: asked.and_then(|known| known.verified_at).or(Some(entry.at)),
         begun_at: Some(entry.at),
         ended_at: None,
-        reason: None,
         removed: None,
         certificate: None,
-        ..base
     }
 }
 

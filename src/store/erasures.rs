@@ -1,5 +1,7 @@
 //! Requests to erase persons. They outlive the person: from the end of a request on only a keyed digest is left of whom.
 
+use std::collections::HashMap;
+
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -125,6 +127,18 @@ impl Erasures<'_> {
 
     pub async fn find(&self, tenant: TenantId, id: ErasureId) -> Result<ErasureRequest, StoreError> {
         self.pool.run(tenant, move |connection| find(connection, tenant, id)).await
+    }
+
+    /// Where these requests are, of whichever tenants; who is missing from the answer is not known here.
+    pub async fn states(&self, ids: &[ErasureId]) -> Result<HashMap<ErasureId, ErasureState>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let query = requests::table.filter(requests::id.eq_any(ids)).select((requests::id, requests::state));
+        let rows: Vec<(String, String)> =
+            self.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |(id, state): (String, String)| {
+            Ok((parse("erasure_requests.id", &id)?, parse("erasure_requests.state", &state)?))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// The open request of a person.

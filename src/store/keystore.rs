@@ -5,7 +5,10 @@
 //! key by accident (which would make an erasure look undone). One row, one primary key: creating and destroying at the same
 //! time cannot both win.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use diesel::prelude::*;
 use time::OffsetDateTime;
@@ -13,7 +16,7 @@ use time::OffsetDateTime;
 use super::{
     Database,
     columns::{micros, parse},
-    conn::AnyConnection,
+    conn::{AnyConnection, Reach},
     error::{Conflict, StoreError},
     ledger::{self, Mark},
     migrations,
@@ -139,6 +142,18 @@ impl KeyStore {
             .filter(data_keys::subject_id.eq_any(ids));
         let rows: Vec<Row> = self.database.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         rows.into_iter().filter_map(|row| self.unwrap(tenant, row).transpose()).collect()
+    }
+
+    /// Of these subjects, of whichever tenants, those whose key was destroyed.
+    pub async fn destroyed(&self, subjects: &[SubjectId]) -> Result<HashSet<SubjectId>, StoreError> {
+        let ids: Vec<_> = subjects.iter().map(ToString::to_string).collect();
+        let query = data_keys::table
+            .filter(data_keys::subject_id.eq_any(ids))
+            .filter(data_keys::destroyed_at.is_not_null())
+            .select(data_keys::subject_id);
+        let rows: Vec<String> =
+            self.database.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        rows.iter().map(|id| parse("data_keys.subject_id", id)).collect()
     }
 
     /// Whether a subject's key was destroyed.
