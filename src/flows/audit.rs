@@ -6,11 +6,8 @@ use futures_util::{Stream, stream};
 
 use super::{FlowError, Flows, Page, PageRequest};
 use crate::{
-    audit::{Action, Actor, Chain, Checkpoint, Entry, Event, export},
-    auth::{
-        client_secret::Pepper,
-        evidence::{Document, EvidenceNotSigned},
-    },
+    audit::{Action, Actor, Chain, Entry, Event, export},
+    auth::{client_secret::Pepper, evidence::Document},
     domain::{
         clock::Clock,
         id::{SubjectId, TenantId},
@@ -67,35 +64,26 @@ pub async fn checkpoints(flows: &Flows, tenant: TenantId, page: PageRequest) -> 
     Ok(Page { items: rows.items.into_iter().map(|(_, jws)| jws).collect(), next_cursor })
 }
 
-/// Signs the log as it is now, and keeps what was signed.
-pub async fn sign(flows: &Flows, tenant: TenantId) -> Result<Signed, FlowError> {
-    let (chain, now) = (flows.store.audit().chain(tenant).await?, flows.now());
-    let checkpoint = chain.checkpoint(now);
-    let jws = signed(flows, &checkpoint).map_err(FlowError::internal)?;
-    flows.store.audit().keep_checkpoint(tenant, &checkpoint, now, jws.clone()).await?;
-    Ok(Signed { chain, jws })
-}
-
 /// Signs every log that has grown since it was signed last, and says so in our own log: a copy that lies elsewhere.
 pub async fn sign_all(flows: &Flows) -> Result<(), FlowError> {
     for tenant in flows.store.tenants().list().await? {
         let last = flows.store.audit().checkpoints(tenant.id, None, 1).await?;
-        let size = flows.store.audit().chain(tenant.id).await?.size();
-        if last.items.first().is_none_or(|(signed, _)| *signed < size) {
-            let Signed { jws, .. } = sign(flows, tenant.id).await?;
-            tracing::info!(event = "audit_checkpoint", tenant = %tenant.id, checkpoint = jws, "an audit log was signed");
+        let chain = flows.store.audit().chain(tenant.id).await?;
+        if last.items.first().is_none_or(|(signed, _)| *signed < chain.size()) {
+            let checkpoint = sign(flows, tenant.id, &chain).await?;
+            tracing::info!(event = "audit_checkpoint", tenant = %tenant.id, checkpoint, "an audit log was signed");
         }
     }
     Ok(())
 }
 
-pub struct Signed {
-    pub chain: Chain,
-    pub jws: String,
-}
-
-fn signed(flows: &Flows, checkpoint: &Checkpoint) -> Result<String, EvidenceNotSigned> {
-    flows.evidence.sign(Document::AuditCheckpoint, checkpoint, flows.now())
+/// Signs the end of a log, and keeps what was signed: a JWS.
+async fn sign(flows: &Flows, tenant: TenantId, chain: &Chain) -> Result<String, FlowError> {
+    let now = flows.now();
+    let checkpoint = chain.checkpoint(now);
+    let jws = flows.evidence.sign(Document::AuditCheckpoint, &checkpoint, now).map_err(FlowError::internal)?;
+    flows.store.audit().keep_checkpoint(tenant, &checkpoint, now, jws.clone()).await?;
+    Ok(jws)
 }
 
 /// The whole log up to a checkpoint that is signed now, in the form of [`export`], piece by piece.
@@ -103,7 +91,8 @@ pub async fn export(
     flows: Arc<Flows>,
     tenant: TenantId,
 ) -> Result<impl Stream<Item = Result<Vec<u8>, FlowError>>, FlowError> {
-    let Signed { chain, jws } = sign(&flows, tenant).await?;
+    let chain = flows.store.audit().chain(tenant).await?;
+    let jws = sign(&flows, tenant, &chain).await?;
     let (size, first) = (chain.size(), export::first_line(tenant));
     let rest = stream::try_unfold((flows, 0, Some(jws)), move |(flows, last, mut jws)| async move {
         if last == size {

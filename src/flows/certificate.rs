@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{FlowError, Flows};
 use crate::{
     audit::{Checkpoint, stamp},
-    auth::evidence::{Document, EvidenceVerifier},
+    auth::evidence::{Document, EvidenceError, EvidenceVerifier},
     store::{ErasureRequest, Removed},
 };
 
@@ -74,7 +74,7 @@ pub fn issue(flows: &Flows, request: &ErasureRequest, removed: &Removed) -> Resu
 }
 
 /// What a certificate says, if one of the keys signed it.
-pub fn verify(certificate: &str, keys: &EvidenceVerifier) -> Result<Certificate, crate::auth::evidence::EvidenceError> {
+pub fn verify(certificate: &str, keys: &EvidenceVerifier) -> Result<Certificate, EvidenceError> {
     keys.verify(Document::ErasureCertificate, certificate)
 }
 

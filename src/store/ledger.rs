@@ -6,11 +6,11 @@
 //! remembers less than it should.
 
 use diesel::prelude::*;
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::{
     Database,
+    chain::chained_hash,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Reach},
     error::{Conflict, StoreError},
@@ -165,14 +165,10 @@ fn append(connection: &mut AnyConnection, new: &NewLedgerEntry) -> Result<Ledger
 
 impl Row {
     fn chained_hash(&self, previous: &[u8]) -> Vec<u8> {
-        let mut hash = Sha256::new_with_prefix(previous);
         let (sequence, at) = (self.sequence.to_string(), self.at.to_string());
-        for part in [&sequence, &at, &self.kind, &self.request_id, &self.tenant_id, &self.subject_id, &self.certificate]
-        {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.finalize().to_vec()
+        let parts =
+            [&sequence, &at, &self.kind, &self.request_id, &self.tenant_id, &self.subject_id, &self.certificate];
+        chained_hash(previous, parts.map(String::as_bytes))
     }
 }
 

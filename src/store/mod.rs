@@ -18,6 +18,7 @@ mod address_keys;
 mod api_keys;
 mod attempts;
 mod audit;
+mod chain;
 mod clients;
 mod columns;
 mod conn;

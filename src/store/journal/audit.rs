@@ -10,13 +10,13 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::{Opening, subject_digest};
 use crate::{
     domain::id::{SubjectId, TenantId, VerificationId},
     store::{
+        chain::chained_hash,
         columns::{instant, micros},
         conn::AnyConnection,
         error::StoreError,
@@ -195,21 +195,18 @@ fn rows(connection: &mut AnyConnection, after: i64, limit: i64) -> Result<Vec<Ro
 
 impl Row {
     fn chained_hash(&self, previous: &[u8]) -> Vec<u8> {
-        let mut hash = Sha256::new_with_prefix(previous);
-        for part in [
-            self.sequence.to_string().as_bytes(),
-            self.at.to_string().as_bytes(),
+        let (sequence, at) = (self.sequence.to_string(), self.at.to_string());
+        let parts = [
+            sequence.as_bytes(),
+            at.as_bytes(),
             self.event.as_bytes(),
             self.reason.as_bytes(),
             self.caller.as_bytes(),
             self.tenant_id.as_bytes(),
             &self.subject_digest,
             self.verification_id.as_bytes(),
-        ] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.finalize().to_vec()
+        ];
+        chained_hash(previous, parts)
     }
 }
 
