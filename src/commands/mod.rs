@@ -31,9 +31,9 @@ use clap::{Parser, Subcommand};
 
 use self::failure::Failure;
 use crate::{
-    secrets::Secrets,
-    settings::{Role, Settings},
-    store::{Store, StoreError},
+    secrets::{self, Secrets},
+    settings::{DatabaseUrl, Role, Settings},
+    store::{KeyStore, Store, StoreError},
 };
 
 /// Face matching that keeps embeddings encrypted.
@@ -153,18 +153,37 @@ fn settings(role: Role) -> Result<Settings, Failure> {
     Settings::from_environment(role).map_err(Failure::settings)
 }
 
+/// Of a command, which does one thing after the other.
+const CONNECTIONS: usize = 2;
+
 /// The main database, for a command beside the running program; with the schema of this one.
 async fn open_store(settings: &Settings) -> Result<Store, Failure> {
     let failed = |error: StoreError| Failure::because("the main database", error);
-    let url = &settings.storage.database;
-    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
-        return Err(Failure::plain(format!("there is no database at {}", path.display())));
-    }
-    let blind_index =
-        Secrets::read(&settings.secrets).map_err(|error| Failure::because("the keys", error))?.blind_index;
-    let store = Store::connect(url.expose_text(), 1, blind_index).await.map_err(failed)?;
+    let url = existing(&settings.storage.database)?;
+    let secrets = Secrets::read(&settings.secrets).map_err(|error| Failure::because("the keys", error))?;
+    let store = Store::connect(url.expose_text(), CONNECTIONS, secrets.blind_index).await.map_err(failed)?;
     store.database().check_schema().await.map_err(failed)?;
     Ok(store)
+}
+
+/// The key store, in the same way.
+async fn open_keystore(settings: &Settings) -> Result<KeyStore, Failure> {
+    let failed = |error: StoreError| Failure::because("the key store", error);
+    let url = existing(&settings.storage.keystore)?;
+    let keyring = secrets::read_keyring(&settings.secrets);
+    let keyring = keyring.map_err(|error| Failure::because("the key-encryption keys", error))?;
+    let keystore = KeyStore::connect(url.expose_text(), CONNECTIONS, keyring).await.map_err(failed)?;
+    keystore.database().check_schema().await.map_err(failed)?;
+    keystore.refresh_keys().await.map_err(failed)?;
+    Ok(keystore)
+}
+
+/// Not to be made by looking.
+fn existing(url: &DatabaseUrl) -> Result<&DatabaseUrl, Failure> {
+    match url.sqlite_path().filter(|path| !path.exists()) {
+        Some(path) => Err(Failure::plain(format!("there is no database at {}", path.display()))),
+        None => Ok(url),
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, progress, settings};
+use super::{Failure, open_keystore, open_store, progress, settings};
 use crate::{
     flows::{FlowError, rekey::Rekeying},
     secrets::{self, SecretsError},
     settings::{Role, Settings},
-    store::{KeyStore, Store},
 };
 
 #[derive(Args)]
@@ -117,20 +116,7 @@ async fn prepare(settings: &Settings) -> Result<Option<Rekeying>, Failure> {
         return Err(Failure::plain(format!("public.key and rekey.key in {} do not belong together", folder.display()))
             .next("bring the files of one rotation from the keyholder"));
     }
-    let held = secrets::Secrets::read(&settings.secrets).map_err(keys)?;
-    let storage = &settings.storage;
-    for path in [&storage.database, &storage.keystore].into_iter().filter_map(|url| url.sqlite_path()) {
-        if !path.exists() {
-            return Err(Failure::plain(format!("there is no database at {}", path.display())));
-        }
-    }
-    let away = |error| Failure::because("the databases", error);
-    let store = Store::connect(storage.database.expose_text(), 2, held.blind_index).await.map_err(away)?;
-    store.database().check_schema().await.map_err(away)?;
-    let keystore =
-        KeyStore::connect(storage.keystore.expose_text(), 2, held.key_encryption_keys).await.map_err(away)?;
-    keystore.database().check_schema().await.map_err(away)?;
-    keystore.refresh_keys().await.map_err(away)?;
+    let (store, keystore) = (open_store(settings).await?, open_keystore(settings).await?);
     let rekeying = Rekeying::new(store, keystore, rekey, public_key, settings.compute.workers);
     rekeying.map(Some).map_err(|error| Failure::because("the threads", error))
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, progress, settings};
+use super::{Failure, open_keystore, open_store, progress, settings};
 use crate::{
     domain::clock::{Clock, SystemClock},
     flows::exchange::{Exchange, Progress},
-    secrets::{self, Secrets},
+    secrets,
     settings::{Role, Settings},
-    store::{KeyStore, Store, StoreError},
+    store::{KeyStore, StoreError},
 };
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
-    let keystore = connect(&settings).await?;
+    let keystore = open_keystore(&settings).await?;
     if !arguments.status {
         rewrap(&keystore, arguments.json).await?;
     }
@@ -46,20 +46,6 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         retire(&keystore, &settings, arguments.json).await?;
     }
     report(&keystore, arguments.json).await.map_err(failed)
-}
-
-async fn connect(settings: &Settings) -> Result<KeyStore, Failure> {
-    let keyring = secrets::read_keyring(&settings.secrets);
-    let keyring = keyring.map_err(|error| Failure::because("the key-encryption keys", error))?;
-    let storage = &settings.storage;
-    let url = &storage.keystore;
-    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
-        return Err(Failure::plain(format!("there is no key store at {}", path.display())));
-    }
-    let keystore = KeyStore::connect(url.expose_text(), 2, keyring).await.map_err(failed)?;
-    keystore.database().check_schema().await.map_err(failed)?;
-    keystore.refresh_keys().await.map_err(failed)?;
-    Ok(keystore)
 }
 
 /// Step by step; what a killed run has done stays done, and the rows say what is left.
@@ -98,14 +84,7 @@ async fn rewrap(keystore: &KeyStore, json: bool) -> Result<(), Failure> {
 
 /// Waits twice for the requests of before; a run that was killed is taken up by the next one.
 async fn exchange(keystore: &KeyStore, settings: &Settings, arguments: &Arguments) -> Result<(), Failure> {
-    let held = Secrets::read(&settings.secrets).map_err(|error| Failure::because("the keys", error))?;
-    let away = |error| Failure::because("the main database", error);
-    let url = &settings.storage.database;
-    if let Some(path) = url.sqlite_path().filter(|path| !path.exists()) {
-        return Err(Failure::plain(format!("there is no database at {}", path.display())));
-    }
-    let store = Store::connect(url.expose_text(), 2, held.blind_index).await.map_err(away)?;
-    store.database().check_schema().await.map_err(away)?;
+    let store = open_store(settings).await?;
     // A request that has read a key or a row has ended by then, one of another host with a clock of its own as well.
     let patience = 2 * settings.server.request_timeout;
     let exchange = Exchange { store, keystore: keystore.clone(), patience };
