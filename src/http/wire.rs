@@ -95,6 +95,11 @@ fn parsed<T: FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, Proble
     text.parse().map_err(|error: T::Err| Problem::invalid_field(name, error))
 }
 
+/// A parameter or member that may be left out.
+pub fn parsed_if_given<T: FromStr<Err: ToString>>(name: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
+    text.map(|text| parsed(name, text)).transpose()
+}
+
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

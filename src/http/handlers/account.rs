@@ -3,12 +3,13 @@
 use actix_web::{HttpResponse, web::Data};
 
 use crate::{
-    domain::id::SubjectId,
     flows::{Flows, account, usage},
     http::{
         extract::{Caller, Query},
         problem::Problem,
-        wire::{HistoryBody, HistoryQuery, MeBody, PageBody, PageQuery, StatsBody, UsageBody, UsageQuery},
+        wire::{
+            HistoryBody, HistoryQuery, MeBody, PageBody, PageQuery, StatsBody, UsageBody, UsageQuery, parsed_if_given,
+        },
     },
 };
 
@@ -46,8 +47,7 @@ pub async fn history(
     Query(query): Query<HistoryQuery>,
 ) -> Result<HttpResponse, Problem> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor }.try_into()?;
-    let subject = query.subject_id.map(|text| text.parse::<SubjectId>()).transpose();
-    let subject = subject.map_err(|error| Problem::invalid_field("subject_id", error))?;
+    let subject = parsed_if_given("subject_id", query.subject_id.as_deref())?;
     let found = account::history(&flows, caller.tenant, subject, page).await?;
     Ok(HttpResponse::Ok().json(PageBody::of(found, HistoryBody::from)))
 }

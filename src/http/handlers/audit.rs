@@ -8,13 +8,11 @@ use actix_web::{
 use futures_util::TryStreamExt as _;
 
 use crate::{
-    audit::Action,
-    domain::id::SubjectId,
     flows::{Flows, audit},
     http::{
         extract::{Caller, Query},
         problem::Problem,
-        wire::{AuditEventBody, AuditQuery, CheckpointBody, PageBody, PageQuery},
+        wire::{AuditEventBody, AuditQuery, CheckpointBody, PageBody, PageQuery, parsed_if_given},
     },
 };
 
@@ -27,10 +25,10 @@ pub async fn list(
     Query(query): Query<AuditQuery>,
 ) -> Result<HttpResponse, Problem> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor }.try_into()?;
-    let subject = query.subject_id.map(|text| text.parse::<SubjectId>()).transpose();
-    let subject = subject.map_err(|error| Problem::invalid_field("subject_id", error))?;
-    let action = query.action.map(|text| text.parse::<Action>()).transpose();
-    let action = action.map_err(|error| Problem::invalid_field("action", error))?;
+    let (subject, action) = (
+        parsed_if_given("subject_id", query.subject_id.as_deref())?,
+        parsed_if_given("action", query.action.as_deref())?,
+    );
     let found = audit::list(&flows, caller.tenant, subject, action, page).await?;
     Ok(HttpResponse::Ok().json(PageBody::of(found, AuditEventBody::from)))
 }

@@ -3,10 +3,7 @@
 use actix_web::{HttpResponse, web::Data};
 
 use crate::{
-    domain::{
-        erasure::{ErasureState, Regulation},
-        id::{ErasureId, SubjectId},
-    },
+    domain::id::{ErasureId, SubjectId},
     flows::{
         Flows,
         erasures::{self, Decision, ErasureRequest, NewErasure},
@@ -16,7 +13,7 @@ use crate::{
         extract::{Caller, InPath, Json, NoBody, Query},
         idempotency::{self, Once, respond},
         problem::Problem,
-        wire::{ErasureQuery, ErasureRequestBody, NewErasureBody, PageBody, PageQuery, ReasonBody},
+        wire::{ErasureQuery, ErasureRequestBody, NewErasureBody, PageBody, PageQuery, ReasonBody, parsed_if_given},
     },
 };
 
@@ -33,10 +30,9 @@ pub async fn create(
     Json(body, asked): Json<NewErasureBody>,
 ) -> Result<HttpResponse, Problem> {
     let subject = body.subject_id.parse::<SubjectId>();
-    let regulation = body.regulation.as_deref().map(str::parse::<Regulation>).transpose();
     let new = NewErasure {
         subject: subject.map_err(|error| Problem::invalid_field("subject_id", error))?,
-        regulation: regulation.map_err(|error| Problem::invalid_field("regulation", error))?,
+        regulation: parsed_if_given("regulation", body.regulation.as_deref())?,
         received_at: body.received_at.map(|at| at.0),
         verified: body.verified,
     };
@@ -55,10 +51,10 @@ pub async fn list(
     Query(query): Query<ErasureQuery>,
 ) -> Result<HttpResponse, Problem> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor }.try_into()?;
-    let state = query.state.map(|text| text.parse::<ErasureState>()).transpose();
-    let state = state.map_err(|error| Problem::invalid_field("state", error))?;
-    let subject = query.subject_id.map(|text| text.parse::<SubjectId>()).transpose();
-    let subject = subject.map_err(|error| Problem::invalid_field("subject_id", error))?;
+    let (state, subject) = (
+        parsed_if_given("state", query.state.as_deref())?,
+        parsed_if_given("subject_id", query.subject_id.as_deref())?,
+    );
     let found = erasures::list(&flows, caller.tenant, state, subject, page).await?;
     Ok(HttpResponse::Ok().json(PageBody::of(found, ErasureRequestBody::from)))
 }
