@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room, and the rooms it may name with `crate::`.
+/// Each room, and the rooms it may name with `crate::`. The first two are packages of their own, whose `Cargo.toml` keeps their
+/// doors, and that of foreign crates which no other package names.
 const DOORS: &[(&str, &str)] = &[
     ("domain", ""),
+    ("fhe", "domain"),
     ("telemetry", ""),
     ("measure", ""),
     ("audit", "domain"),
     ("tls", "domain"),
     ("face", "domain"),
-    ("fhe", "domain"),
     ("vault", "domain"),
     ("auth", "audit domain"),
     ("cache", "domain"),
@@ -40,14 +41,11 @@ const HOMES: &[(&str, &str)] = &[
     ("actix_server", "http/listener.rs"),
     ("actix_service", "http/listener.rs"),
     ("ppp", "http/proxy_protocol.rs"),
-    ("ipnet", "domain/network.rs"),
     ("utoipa", "http/"),
     ("utoipa_swagger_ui", "http/"),
     ("zune_jpeg", "face/decode.rs"),
     ("ort", "face/session.rs"),
     ("ort_tract", "face/session.rs"),
-    ("tfhe", "fhe/"),
-    ("tfhe_ntt", "fhe/"),
     ("diesel", "store/"),
     ("diesel_migrations", "store/"),
     ("deadpool", "store/"),
@@ -155,10 +153,10 @@ fn nothing_names_a_path_of_one_machine_or_the_host_of_a_registry() {
 fn the_reader_of_imports_sees_through_groups() {
     let source = Source {
         path: "flows/enrol.rs".into(),
-        code: "use crate::{\n    face::{self, Face},\n    domain,\n};\nfn f() { crate::store::x(); ort::init(); }"
+        code: "use crate::{\n    face::{self, Face},\n    domain,\n};\nfn f(key: velum_fhe::Key) { crate::store::x(); ort::init(); }"
             .into(),
     };
-    assert_eq!(source.rooms_named().into_iter().collect::<Vec<_>>(), ["domain", "face", "store"]);
+    assert_eq!(source.rooms_named().into_iter().collect::<Vec<_>>(), ["domain", "face", "fhe", "store"]);
     assert!(source.names_crate("ort") && !source.names_crate("tfhe"));
     assert_eq!(source.room(), Some("flows"));
 }
@@ -176,9 +174,10 @@ impl Source {
         (!["lib", "main"].contains(&room)).then_some(room)
     }
 
-    /// The rooms behind `crate::room` and `use crate::{room, room::word}`.
+    /// The rooms behind `crate::room`, `use crate::{room, room::word}` and the package `velum_room`.
     fn rooms_named(&self) -> BTreeSet<String> {
-        let mut words = BTreeSet::new();
+        let package = |(start, prefix): (usize, &str)| first_word(&self.code[start + prefix.len()..]);
+        let mut words: BTreeSet<_> = self.code.match_indices("velum_").map(package).collect();
         for (start, door) in self.code.match_indices("crate::") {
             let rest = &self.code[start + door.len()..];
             match rest.strip_prefix('{') {

@@ -1,7 +1,7 @@
 //! The same match twice behind one interface: in the clear, and encrypted with all keys at hand. For tests, evaluations
 //! and benchmarks; the service itself never holds all keys in one place on purpose.
 
-use crate::domain::{
+use velum_domain::{
     decision::Decision,
     matching::{Metric, Threshold},
 };

@@ -13,7 +13,7 @@
 use tfhe::core_crypto::prelude::{MonomialDegree, Polynomial};
 use zeroize::Zeroizing;
 
-use crate::domain::{
+use velum_domain::{
     face::Embedding,
     matching::{MatchSpec, Metric, ModelId, Threshold},
 };

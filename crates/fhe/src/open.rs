@@ -2,7 +2,7 @@
 
 use tfhe::core_crypto::prelude::*;
 
-use crate::domain::decision::Decision;
+use velum_domain::decision::Decision;
 
 use super::{
     decide::{EncryptedDecision, QUARTER},

@@ -30,7 +30,7 @@ use tfhe::{
 use tfhe_versionable::VersionsDispatch;
 use zeroize::Zeroizing;
 
-use crate::domain::matching::Metric;
+use velum_domain::matching::Metric;
 
 use super::{
     decide::EncryptedDecision,

@@ -19,7 +19,7 @@
 
 use tfhe::core_crypto::prelude::{DynamicDistribution, UnsignedInteger};
 
-use crate::domain::matching::{MatchSpec, Metric, Threshold};
+use velum_domain::matching::{MatchSpec, Metric, Threshold};
 
 use super::{
     encode::{EncodeError, QuantizedTemplate},
@@ -145,15 +145,14 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use velum_domain::{decision::FalseMatchRate, face::Embedding};
+
     use crate::{
-        domain::{decision::FalseMatchRate, face::Embedding},
-        fhe::{
-            decide::shift,
-            encode::QuantizedProbe,
-            encrypt::EncryptedTemplate,
-            keys::{KeySet, generate_pair},
-            twin::PlaintextTwin,
-        },
+        decide::shift,
+        encode::QuantizedProbe,
+        encrypt::EncryptedTemplate,
+        keys::{KeySet, generate_pair},
+        twin::PlaintextTwin,
     };
 
     fn spec(metric: Metric, dimension: usize) -> MatchSpec {

@@ -2,7 +2,7 @@
 
 use tfhe::core_crypto::prelude::*;
 
-use crate::domain::matching::{Metric, Threshold};
+use velum_domain::matching::{Metric, Threshold};
 
 use super::{
     MatchError,
@@ -36,14 +36,14 @@ impl EvaluationKey {
     }
 
     /// From the flattened GLWE secret and 64-bit words to the small LWE secret and 32-bit words.
-    pub(crate) fn switch_key(&self, lwe: &LweCiphertextOwned<u64>) -> LweCiphertextOwned<u32> {
+    pub fn switch_key(&self, lwe: &LweCiphertextOwned<u64>) -> LweCiphertextOwned<u32> {
         let mut small = LweCiphertext::new(0, LWE_DIMENSION.to_lwe_size(), SMALL_MODULUS);
         keyswitch_lwe_ciphertext_with_scalar_change(&self.key_switch, lwe, &mut small);
         small
     }
 
     /// The constant accumulator 1/4: rotated by a phase in [0, 1/2) it reads +1/4, by one in [1/2, 1) it reads -1/4.
-    pub(crate) fn bootstrap(&self, small: &LweCiphertextOwned<u32>) -> EncryptedDecision {
+    pub fn bootstrap(&self, small: &LweCiphertextOwned<u32>) -> EncryptedDecision {
         let mut accumulator = GlweCiphertext::new(0, GLWE_SIZE, POLYNOMIAL_SIZE, MODULUS);
         accumulator.get_mut_body().as_mut().fill(QUARTER);
         let turns = POLYNOMIAL_SIZE.to_blind_rotation_input_modulus_log();
@@ -56,7 +56,7 @@ impl EvaluationKey {
 }
 
 /// The score with its clear terms and the threshold: its phase is in [0, 1/2) if and only if it is a match.
-pub(crate) fn shift(score: &EncryptedScore, threshold: Threshold) -> Result<LweCiphertextOwned<u64>, MatchError> {
+pub fn shift(score: &EncryptedScore, threshold: Threshold) -> Result<LweCiphertextOwned<u64>, MatchError> {
     let mut lwe = score.lwe.clone();
     lwe_ciphertext_plaintext_add_assign(&mut lwe, Plaintext(clear_part(score, threshold)?));
     Ok(lwe)

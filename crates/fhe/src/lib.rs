@@ -11,7 +11,7 @@
 //! | v, w | `QuantizedTemplate`, `QuantizedProbe` | integer vectors of length d, norms at most R·scale |
 //! | T(X), P(X) | [`encode`] | template and probe polynomials with small integer coefficients |
 //! | Δ | `delta` | torus units per score step; the widest negative score fills 0.49 of a turn |
-//! | θ, τ | [`Threshold`](crate::domain::matching::Threshold) | public decision boundary: squared distance, or cosine |
+//! | θ, τ | [`Threshold`](velum_domain::matching::Threshold) | public decision boundary: squared distance, or cosine |
 //!
 //! # Parties and keys
 //!
@@ -47,7 +47,7 @@ pub mod score;
 pub mod twin;
 pub mod wire;
 
-use crate::domain::{decision::Decision, matching::Threshold};
+use velum_domain::{decision::Decision, matching::Threshold};
 
 use self::{
     encode::{QuantizedProbe, QuantizedTemplate},
