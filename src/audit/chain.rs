@@ -1,5 +1,6 @@
 //! The end of a log: all that is needed to add to it, and to say what it is.
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -89,4 +90,12 @@ pub struct Checkpoint {
     /// The Merkle tree hash over the hashes of all entries, in hexadecimal digits.
     pub root: String,
     pub at: String,
+}
+
+impl Checkpoint {
+    /// What a JWS states, whoever signed it: for a comparison with the log that it was made of, at home.
+    pub fn stated_in(jws: &str) -> Option<Self> {
+        let claims = jws.split('.').nth(1)?;
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
 }

@@ -56,6 +56,11 @@ actions! {
     EnrolmentDeleted = "enrolment.deleted";
     VerificationDecided = "verification.decided";
     RetentionDeleted = "retention.deleted";
+    FieldKeyTookOver = "keys.field_took_over";
+    FieldKeyRetired = "keys.field_retired";
+    DataKeysExchanged = "keys.data_exchanged";
+    FheKeyTookOver = "keys.fhe_took_over";
+    FheKeyRetired = "keys.fhe_retired";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

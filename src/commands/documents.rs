@@ -51,7 +51,11 @@ pub fn run_audit(AuditCommand::Verify(checked): AuditCommand) -> Result<(), Fail
     let open = |jws: &str| keys.verify(Document::AuditCheckpoint, jws).ok();
     let found = export::verify(BufReader::with_capacity(1 << 20, file), open);
     let found = found.map_err(|fault| Failure::because("the audit log is not whole", fault))?;
-    println!("whole: {} events of {}, signed {}", found.size, found.tenant, found.at);
+    let export::Whole { checkpoint, gone } = found;
+    println!("whole: {} events of {}, signed {}", checkpoint.size, checkpoint.tenant, checkpoint.at);
+    if gone > 0 {
+        println!("the first {gone} of them went by retention; a signed checkpoint stands for them");
+    }
     Ok(())
 }
 

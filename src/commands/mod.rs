@@ -25,12 +25,14 @@ mod rotate_field;
 mod serve;
 mod worker;
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use self::failure::Failure;
 use crate::{
+    audit::{Action, Actor, Event},
+    domain::clock::{Clock, SystemClock},
     secrets::{self, Secrets},
     settings::{DatabaseUrl, Role, Settings},
     store::{KeyStore, Store, StoreError},
@@ -176,6 +178,12 @@ async fn open_keystore(settings: &Settings) -> Result<KeyStore, Failure> {
     keystore.database().check_schema().await.map_err(failed)?;
     keystore.refresh_keys().await.map_err(failed)?;
     Ok(keystore)
+}
+
+/// Before keys change: every tenant's audit log says so, or they stay as they are.
+async fn record(store: &Store, action: Action, key: impl fmt::Display) -> Result<(), Failure> {
+    let event = Event::of(Actor::operator(), action, key, SystemClock.now());
+    store.audit().append_to_all(event).await.map_err(|error| Failure::because("the audit log", error))
 }
 
 /// Not to be made by looking.

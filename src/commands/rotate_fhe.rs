@@ -6,11 +6,14 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, open_keystore, open_store, progress, settings};
+use super::{Failure, open_keystore, open_store, progress, record, settings};
 use crate::{
+    audit::Action,
+    fhe::keys::KeyId,
     flows::{FlowError, rekey::Rekeying},
     secrets::{self, SecretsError},
     settings::{Role, Settings},
+    store::Store,
 };
 
 #[derive(Args)]
@@ -41,7 +44,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     if arguments.nothing_left {
         return finish(&settings);
     }
-    let Some(rekeying) = prepare(&settings).await? else {
+    let Some(rotation) = Rotation::prepare(&settings).await? else {
         if json {
             println!("{}", json!({ "left": 0, "under_way": false }));
         } else {
@@ -50,12 +53,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Ok(());
     };
     if !arguments.status && !arguments.finish {
-        rekey(&rekeying, json).await?;
+        rotation.rekey(json).await?;
     }
-    let left = rekeying.left().await.map_err(failed)?;
+    let left = rotation.left().await?;
     if arguments.finish {
         return match left {
-            0 => finish(&settings),
+            0 => {
+                record(&rotation.store, Action::FheKeyRetired, rotation.from).await?;
+                finish(&settings)
+            }
             left => Err(Failure::plain(format!("{left} templates lie under the old key still"))
                 .next("velum keys rotate fhe; what does not open belongs to an erasure that is to be repeated")),
         };
@@ -106,48 +112,70 @@ fn finish(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `None` when there is no way from another key.
-async fn prepare(settings: &Settings) -> Result<Option<Rekeying>, Failure> {
-    let folder = &settings.secrets.fhe_dir;
-    let keys = |error| Failure::because("the keys", error);
-    let Some(rekey) = secrets::read_rekey(folder).map_err(keys)? else { return Ok(None) };
-    let public_key = secrets::read_public_key(folder).map_err(keys)?;
-    if rekey.to() != public_key.key_id() {
-        return Err(Failure::plain(format!("public.key and rekey.key in {} do not belong together", folder.display()))
-            .next("bring the files of one rotation from the keyholder"));
-    }
-    let (store, keystore) = (open_store(settings).await?, open_keystore(settings).await?);
-    let rekeying = Rekeying::new(store, keystore, rekey, public_key, settings.compute.workers);
-    rekeying.map(Some).map_err(|error| Failure::because("the threads", error))
+/// What is under way.
+struct Rotation {
+    from: KeyId,
+    to: KeyId,
+    store: Store,
+    rekeying: Rekeying,
 }
 
-/// Step by step until a walk over all templates finds nothing more to do: servers that were started before the rotation may
-/// enrol under the old key meanwhile.
-async fn rekey(rekeying: &Rekeying, json: bool) -> Result<(), Failure> {
-    let left = rekeying.left().await.map_err(failed)?;
-    let bar = progress::counted("re-keying", left as usize);
-    let (mut done, mut done_in_walk, mut unreadable, mut after) = (0, 0, Vec::new(), None);
-    loop {
-        let step = rekeying.step(after).await.map_err(failed)?;
-        (done, done_in_walk, after) = (done + step.templates, done_in_walk + step.templates, step.next);
-        unreadable.extend(step.unreadable);
-        bar.set_position(done);
-        if json {
-            println!("{}", json!({ "rekeyed": done, "left": left.saturating_sub(done) }));
+impl Rotation {
+    /// `None` when there is no way from another key.
+    async fn prepare(settings: &Settings) -> Result<Option<Self>, Failure> {
+        let folder = &settings.secrets.fhe_dir;
+        let keys = |error| Failure::because("the keys", error);
+        let Some(rekey) = secrets::read_rekey(folder).map_err(keys)? else { return Ok(None) };
+        let public_key = secrets::read_public_key(folder).map_err(keys)?;
+        if rekey.to() != public_key.key_id() {
+            return Err(Failure::plain(format!(
+                "public.key and rekey.key in {} do not belong together",
+                folder.display()
+            ))
+            .next("bring the files of one rotation from the keyholder"));
         }
-        if after.is_none() {
-            if done_in_walk == 0 {
-                break;
+        let (store, keystore) = (open_store(settings).await?, open_keystore(settings).await?);
+        let (from, to) = (rekey.from(), rekey.to());
+        let rekeying = Rekeying::new(store.clone(), keystore, rekey, public_key, settings.compute.workers);
+        let rekeying = rekeying.map_err(|error| Failure::because("the threads", error))?;
+        Ok(Some(Self { from, to, store, rekeying }))
+    }
+
+    async fn left(&self) -> Result<u64, Failure> {
+        self.rekeying.left().await.map_err(failed)
+    }
+
+    /// Step by step until a walk over all templates finds nothing more to do: servers that were started before the rotation may
+    /// enrol under the old key meanwhile.
+    async fn rekey(&self, json: bool) -> Result<(), Failure> {
+        let left = self.left().await?;
+        if left > 0 {
+            record(&self.store, Action::FheKeyTookOver, self.to).await?;
+        }
+        let bar = progress::counted("re-keying", left as usize);
+        let (mut done, mut done_in_walk, mut unreadable, mut after) = (0, 0, Vec::new(), None);
+        loop {
+            let step = self.rekeying.step(after).await.map_err(failed)?;
+            (done, done_in_walk, after) = (done + step.templates, done_in_walk + step.templates, step.next);
+            unreadable.extend(step.unreadable);
+            bar.set_position(done);
+            if json {
+                println!("{}", json!({ "rekeyed": done, "left": left.saturating_sub(done) }));
             }
-            (done_in_walk, unreadable) = (0, Vec::new());
+            if after.is_none() {
+                if done_in_walk == 0 {
+                    break;
+                }
+                (done_in_walk, unreadable) = (0, Vec::new());
+            }
         }
+        self.rekeying.scrub().await.map_err(failed)?;
+        bar.finish_and_clear();
+        for enrolment in &unreadable {
+            eprintln!("{enrolment} does not open: the person's data key is gone, or the row was altered");
+        }
+        Ok(())
     }
-    rekeying.scrub().await.map_err(failed)?;
-    bar.finish_and_clear();
-    for enrolment in &unreadable {
-        eprintln!("{enrolment} does not open: the person's data key is gone, or the row was altered");
-    }
-    Ok(())
 }
 
 fn not_changed(error: SecretsError) -> Failure {

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, open_keystore, open_store, progress, settings};
+use super::{Failure, open_keystore, open_store, progress, record, settings};
 use crate::{
+    audit::Action,
     domain::clock::{Clock, SystemClock},
     flows::exchange::{Exchange, Progress},
     secrets,
     settings::{Role, Settings},
-    store::{KeyStore, StoreError},
+    store::{KeyStore, Store, StoreError},
 };
 
 #[derive(Args)]
@@ -37,20 +38,24 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
     let keystore = open_keystore(&settings).await?;
     if !arguments.status {
-        rewrap(&keystore, arguments.json).await?;
-    }
-    if arguments.data_keys {
-        exchange(&keystore, &settings, &arguments).await?;
-    }
-    if arguments.retire {
-        retire(&keystore, &settings, arguments.json).await?;
+        let store = open_store(&settings).await?;
+        rewrap(&keystore, &store, arguments.json).await?;
+        if arguments.data_keys {
+            exchange(&keystore, &store, &settings, &arguments).await?;
+        }
+        if arguments.retire {
+            retire(&keystore, &store, &settings, arguments.json).await?;
+        }
     }
     report(&keystore, arguments.json).await.map_err(failed)
 }
 
 /// Step by step; what a killed run has done stays done, and the rows say what is left.
-async fn rewrap(keystore: &KeyStore, json: bool) -> Result<(), Failure> {
+async fn rewrap(keystore: &KeyStore, store: &Store, json: bool) -> Result<(), Failure> {
     let left = others(keystore).await.map_err(failed)?.values().sum::<u64>();
+    if left > 0 {
+        record(store, Action::FieldKeyTookOver, keystore.current_kek()).await?;
+    }
     let bar = progress::counted("re-wrapping", left as usize);
     let (mut done, mut unreadable, mut after) = (0, 0, None);
     loop {
@@ -83,11 +88,16 @@ async fn rewrap(keystore: &KeyStore, json: bool) -> Result<(), Failure> {
 }
 
 /// Waits twice for the requests of before; a run that was killed is taken up by the next one.
-async fn exchange(keystore: &KeyStore, settings: &Settings, arguments: &Arguments) -> Result<(), Failure> {
-    let store = open_store(settings).await?;
+async fn exchange(
+    keystore: &KeyStore,
+    store: &Store,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    record(store, Action::DataKeysExchanged, keystore.current_kek()).await?;
     // A request that has read a key or a row has ended by then, one of another host with a clock of its own as well.
     let patience = 2 * settings.server.request_timeout;
-    let exchange = Exchange { store, keystore: keystore.clone(), patience };
+    let exchange = Exchange { store: store.clone(), keystore: keystore.clone(), patience };
     let made_before = SystemClock.now() - time::Duration::hours(arguments.older_than.into());
     let bar = progress::spinner("exchanging data keys");
     let tell = |step: Progress| {
@@ -114,10 +124,11 @@ async fn exchange(keystore: &KeyStore, settings: &Settings, arguments: &Argument
     }
 }
 
-async fn retire(keystore: &KeyStore, settings: &Settings, json: bool) -> Result<(), Failure> {
+async fn retire(keystore: &KeyStore, store: &Store, settings: &Settings, json: bool) -> Result<(), Failure> {
     let current = keystore.current_kek();
     // Names sort by age: a key that is younger than the current one may be about to follow it.
     for kek in keystore.known_keks().into_iter().filter(|kek| *kek < current) {
+        record(store, Action::FieldKeyRetired, &kek).await?;
         keystore.retire(&kek, SystemClock.now()).await.map_err(|error| match error {
             StoreError::KeyInUse { .. } => failed(error).next("a server wrapped by it meanwhile: run this again"),
             other => failed(other),

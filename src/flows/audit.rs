@@ -3,16 +3,17 @@
 use std::{fmt, sync::Arc};
 
 use futures_util::{Stream, stream};
+use time::OffsetDateTime;
 
 use super::{FlowError, Flows, Page, PageRequest};
 use crate::{
-    audit::{Action, Actor, Chain, Entry, Event, export},
+    audit::{Action, Actor, Chain, Checkpoint, Entry, Event, export},
     auth::{client_secret::Pepper, evidence::Document},
     domain::{
         clock::Clock,
         id::{SubjectId, TenantId},
     },
-    store::AuditFilter,
+    store::{AuditFilter, Store, StoreError},
 };
 
 /// Writes down what somebody does for a tenant.
@@ -93,20 +94,63 @@ pub async fn export(
 ) -> Result<impl Stream<Item = Result<Vec<u8>, FlowError>>, FlowError> {
     let chain = flows.store.audit().chain(tenant).await?;
     let jws = sign(&flows, tenant, &chain).await?;
-    let (size, first) = (chain.size(), export::first_line(tenant));
-    let rest = stream::try_unfold((flows, 0, Some(jws)), move |(flows, last, mut jws)| async move {
+    let after = flows.store.audit().beginning(tenant).await?;
+    let (size, first) = (chain.size(), export::first_line(tenant, after.as_ref()));
+    let gone = after.map_or(0, |(gone, _)| gone.size());
+    let rest = stream::try_unfold((flows, gone, Some(jws)), move |(flows, last, mut jws)| async move {
         if last == size {
             // Once, and then no more.
             return Ok(jws.take().map(|jws| (export::last_line(jws), (flows, last, None))));
         }
         let limit = (size - last).min(EXPORTED_AT_ONCE) as u32;
         let entries = flows.store.audit().after(tenant, last, limit).await?;
-        let newest = entries.last().map(|(entry, _)| entry.sequence);
+        // Retention may be at work meanwhile.
+        let follows = entries.first().is_some_and(|(entry, _)| entry.sequence == last + 1);
+        let newest = entries.last().filter(|_| follows).map(|(entry, _)| entry.sequence);
         let newest = newest.ok_or_else(|| FlowError::internal(LogTooShort))?;
         let lines = entries.into_iter().flat_map(|(entry, hash)| export::entry_line(entry, &hash)).collect();
         Ok(Some((lines, (flows, newest, jws))))
     });
     Ok(futures_util::StreamExt::chain(stream::iter([Ok(first)]), rest))
+}
+
+/// Lets the log begin after the newest checkpoint that was signed at `until` or before. What may go then is compared with it
+/// first: a log that is not whole stays, as evidence. Whether entries may go up to there.
+pub async fn shorten(store: &Store, tenant: TenantId, until: OffsetDateTime) -> Result<bool, StoreError> {
+    let Some((size, jws)) = store.audit().checkpoint_until(tenant, until).await? else { return Ok(false) };
+    let gone = store.audit().beginning(tenant).await?;
+    let mut chain = gone.map_or(Chain::empty(tenant), |(chain, _)| chain);
+    if chain.size() >= size {
+        return Ok(true);
+    }
+    let whole = walk(store, tenant, &mut chain, size).await?;
+    if !whole || !Checkpoint::stated_in(&jws).is_some_and(|checkpoint| chain.is_at(&checkpoint)) {
+        tracing::error!(event = "audit_log_broken", %tenant, up_to = size, "an audit log is not what was signed; it is kept");
+        return Ok(false);
+    }
+    store.audit().begin_after(tenant, &chain).await?;
+    Ok(true)
+}
+
+/// Follows the log from where `chain` ends up to `size` entries; whether each is there and as it was written.
+async fn walk(store: &Store, tenant: TenantId, chain: &mut Chain, size: u64) -> Result<bool, StoreError> {
+    while chain.size() < size {
+        let limit = (size - chain.size()).min(EXPORTED_AT_ONCE) as u32;
+        let entries = store.audit().after(tenant, chain.size(), limit).await?;
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        for (entry, hash) in entries {
+            if entry.sequence != chain.size() + 1 {
+                return Ok(false);
+            }
+            chain.push(&entry);
+            if *chain.hash() != hash {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Entries of one query.

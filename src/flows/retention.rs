@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use super::{FlowError, Flows};
+use super::{FlowError, Flows, audit};
 use crate::{
     audit::Actor,
     domain::{
@@ -42,6 +42,11 @@ pub async fn delete(
     let mut gone = none();
     for Share { tenant, kind } in shares(store).await? {
         let cutoff = now - schedule.kept(kind);
+        if let (Some(tenant), RecordKind::AuditEvents) = (tenant, kind)
+            && !audit::shorten(store, tenant, cutoff).await?
+        {
+            continue;
+        }
         loop {
             let rows = store.retention().delete(tenant, kind, cutoff, AT_ONCE, (actor.clone(), now)).await?;
             *gone.entry(kind).or_default() += rows;

@@ -516,6 +516,8 @@ fn retention(reader: &mut Reader) -> RetentionSchedule {
         templates_without_consent: days("TEMPLATES_WITHOUT_CONSENT", "0 to 1095 days", 30, 0, THREE_YEARS),
         ended_consents: days("ENDED_CONSENTS", "365 to 3650 days", THREE_YEARS, 365, 3_650),
         verifications: days("VERIFICATIONS", "1 to 3650 days", 365, 1, 3_650),
+        // Rule 6 of India's DPDP Rules, 2025: logs for one year at least, and that may be a leap year.
+        audit_events: days("AUDIT", "366 to 36500 days", THREE_YEARS, 366, 36_500),
         usage_days: days("USAGE", "31 to 3650 days", 400, 31, 3_650),
     }
 }

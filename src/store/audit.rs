@@ -5,12 +5,12 @@ use diesel::prelude::*;
 use time::OffsetDateTime;
 
 use super::{
-    columns::{instant, micros},
-    conn::{AnyConnection, Pool},
+    columns::{instant, micros, parse},
+    conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     idempotency::{self, Receipt},
     page::{Page, rows_to_load},
-    schema::main::{audit_checkpoints, audit_events, audit_heads},
+    schema::main::{audit_beginnings, audit_checkpoints, audit_events, audit_heads},
 };
 use crate::{
     audit::{Chain, Checkpoint, Entry, Event, Hash, SubjectDigest, stamp},
@@ -74,6 +74,19 @@ impl Audit<'_> {
         self.pool.write(tenant, move |connection| append(connection, tenant, &event).map(drop)).await
     }
 
+    /// Records what concerns every tenant: in all their logs or in none.
+    pub async fn append_to_all(&self, event: Event) -> Result<(), StoreError> {
+        let append_to_all = move |connection: &mut AnyConnection| {
+            // In one order, so that two of these do not wait for each other.
+            let tenants = audit_heads::table.select(audit_heads::tenant_id).order(audit_heads::tenant_id);
+            for tenant in tenants.load::<String>(connection)? {
+                append(connection, parse("audit_heads.tenant_id", &tenant)?, &event)?;
+            }
+            Ok(())
+        };
+        self.pool.write(Reach::Every, append_to_all).await
+    }
+
     /// Newest first; `before` is the `next` of the page before.
     pub async fn list(
         &self,
@@ -109,6 +122,72 @@ impl Audit<'_> {
     /// The end of the log, as it is now.
     pub async fn chain(&self, tenant: TenantId) -> Result<Chain, StoreError> {
         self.pool.run(tenant, move |connection| head(connection, tenant)).await
+    }
+
+    /// What the log begins after, and the checkpoint that stands for it; `None` where nothing went.
+    pub async fn beginning(&self, tenant: TenantId) -> Result<Option<(Chain, String)>, StoreError> {
+        type Row = (i64, Vec<u8>, Vec<u8>, String);
+        let load = move |connection: &mut AnyConnection| {
+            let tenant = tenant.to_string();
+            let row = audit_beginnings::table.find(&tenant).select((
+                audit_beginnings::size,
+                audit_beginnings::hash,
+                audit_beginnings::peaks,
+            ));
+            let Some((size, hash, peaks)) = row.first::<(i64, Vec<u8>, Vec<u8>)>(connection).optional()? else {
+                return Ok(None);
+            };
+            let jws =
+                audit_checkpoints::table.find((&tenant, size)).select(audit_checkpoints::jws).first(connection)?;
+            Ok(Some((size, hash, peaks, jws)))
+        };
+        let row: Option<Row> = self.pool.run(tenant, load).await?;
+        let read = |(size, hash, peaks, jws): Row| {
+            let size = count("audit_beginnings.size", size)?;
+            let chain = Chain::resume(tenant, size, &hash, &peaks);
+            chain.map(|chain| (chain, jws)).map_err(|_| StoreError::Corrupt { column: "audit_beginnings.peaks" })
+        };
+        row.map(read).transpose()
+    }
+
+    /// The newest checkpoint that was signed at `until` or before, with its size.
+    pub async fn checkpoint_until(
+        &self,
+        tenant: TenantId,
+        until: OffsetDateTime,
+    ) -> Result<Option<(u64, String)>, StoreError> {
+        let query = audit_checkpoints::table
+            .filter(audit_checkpoints::tenant_id.eq(tenant.to_string()))
+            .filter(audit_checkpoints::at.le(micros(until)))
+            .order(audit_checkpoints::size.desc())
+            .select((audit_checkpoints::size, audit_checkpoints::jws));
+        let row: Option<(i64, String)> =
+            self.pool.run(tenant, move |connection| Ok(query.first(connection).optional()?)).await?;
+        row.map(|(size, jws)| Ok((count("audit_checkpoints.size", size)?, jws))).transpose()
+    }
+
+    /// From now on what `gone` holds may be deleted, but for the checkpoint of its size, which must be there.
+    pub async fn begin_after(&self, tenant: TenantId, gone: &Chain) -> Result<(), StoreError> {
+        let size = i64::try_from(gone.size()).unwrap_or(i64::MAX);
+        let state = (
+            audit_beginnings::size.eq(size),
+            audit_beginnings::hash.eq(gone.hash().to_vec()),
+            audit_beginnings::peaks.eq(gone.peaks_to_bytes()),
+        );
+        let begin_after = move |connection: &mut AnyConnection| {
+            let tenant = tenant.to_string();
+            let own = audit_beginnings::table.find(&tenant);
+            if diesel::update(own).set(state.clone()).execute(connection)? == 0 {
+                let row = (audit_beginnings::tenant_id.eq(&tenant), state);
+                diesel::insert_into(audit_beginnings::table).values(row).execute(connection)?;
+            }
+            let older = audit_checkpoints::table
+                .filter(audit_checkpoints::tenant_id.eq(&tenant))
+                .filter(audit_checkpoints::size.lt(size));
+            diesel::delete(older).execute(connection)?;
+            Ok(())
+        };
+        self.pool.write(tenant, begin_after).await
     }
 
     /// Keeps a signed checkpoint. One of the same size is there already: the older one stays.

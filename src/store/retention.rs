@@ -44,7 +44,7 @@ impl Retention<'_> {
     }
 
     /// Deletes up to `at_most` of them in a transaction of its own; how many. What says something about persons is recorded
-    /// as deleted in the same transaction.
+    /// as deleted in the same transaction. Entries of the audit log go where it was let begin later alone.
     pub async fn delete(
         &self,
         tenant: Option<TenantId>,
@@ -63,7 +63,7 @@ impl Retention<'_> {
             );
             let rows =
                 sql_query(delete).bind::<BigInt, _>(micros(cutoff)).bind::<Text, _>(own(tenant)).execute(connection)?;
-            if let Some(tenant) = tenant.filter(|_| rows > 0 && kind.purpose().is_some()) {
+            if let Some(tenant) = tenant.filter(|_| rows > 0 && kind.is_missed()) {
                 let told = format!("{}: {rows}", kind.as_str());
                 audit::append(connection, tenant, &Event::of(actor, Action::RetentionDeleted, told, now))?;
             }
@@ -108,6 +108,12 @@ fn rule(kind: RecordKind) -> Rule {
         ),
         RecordKind::EndedConsents => rule("consents", "id", "(withdrawn_at <= $1 OR expires_at <= $1)"),
         RecordKind::Verifications => rule("verifications", "id", "created_at <= $1"),
+        RecordKind::AuditEvents => rule(
+            "audit_events",
+            "tenant_id, sequence",
+            "sequence <= (SELECT max(size) FROM audit_checkpoints WHERE audit_checkpoints.tenant_id = audit_events.tenant_id \
+             AND audit_checkpoints.at <= $1)",
+        ),
         RecordKind::UsageDays => rule("usage_days", "tenant_id, day", "day < $1 / 86400000000"),
         RecordKind::IdempotencyRecords => rule("idempotency_records", "id", "created_at <= $1"),
         RecordKind::UsedAssertions => rule("used_assertions", "client_id, assertion_id", "expires_at <= $1"),

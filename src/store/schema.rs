@@ -62,6 +62,14 @@ pub mod main {
         }
     }
     diesel::table! {
+        audit_beginnings (tenant_id) {
+            tenant_id -> Text,
+            size -> BigInt,
+            hash -> Binary,
+            peaks -> Binary,
+        }
+    }
+    diesel::table! {
         audit_checkpoints (tenant_id, size) {
             tenant_id -> Text,
             size -> BigInt,

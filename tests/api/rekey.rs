@@ -225,6 +225,7 @@ async fn templates_are_brought_under_another_key(kind: Kind) {
     let (ok, begun) = installation.rotated(&["--begin"]);
     assert!(ok && begun.contains(&format!("old key {old_key}")), "{begun}");
     assert!(!installation.rotated(&["--begin"]).0, "one rotation at a time");
+    let new_key = secrets::read_public_key(&fhe).unwrap().key_id().to_string();
     let (process, client) = restarted(&installation, process).await;
 
     // Nothing was re-keyed yet: older templates are compared all the same, and new ones come under the new key.
@@ -267,6 +268,10 @@ async fn templates_are_brought_under_another_key(kind: Kind) {
     let (ok, told) = installation.rotated(&["--finish"]);
     assert!(ok && told.contains("retiring.key") && told.contains("rekey.key"), "{told}");
     assert!(!fhe.join("retiring.key").exists() && !fhe.join("rekey.key").exists());
+    let recorded = "SELECT action || ' ' || object AS text FROM audit_events WHERE action LIKE 'keys.%' ORDER BY tenant_id, sequence";
+    let recorded = installation.databases.texts(main, recorded);
+    assert_eq!(recorded.last(), Some(&format!("keys.fhe_retired {old_key}")));
+    assert!(recorded.iter().any(|entry| entry == &format!("keys.fhe_took_over {new_key}")), "{recorded:?}");
     let (process, client) = restarted(&installation, process).await;
     assert_eq!(people.decisions(&client).await, AS_EVER);
     assert!(!installation.databases.texts(main, &old_rows("fhe_key_id")).contains(&old_key));

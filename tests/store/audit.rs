@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use time::Duration;
 use tokio::task::JoinSet;
 use velum::{
-    audit::{Action, Actor, Chain, Event, export},
-    domain::id::{ApiKeyId, EnrolmentId, TenantId},
+    audit::{Action, Actor, Chain, Checkpoint, Event, export},
+    domain::{
+        id::{ApiKeyId, EnrolmentId, TenantId},
+        retention::RecordKind,
+    },
+    flows::{audit, retention},
     store::{AuditFilter, Store, StoreError},
 };
 
-use crate::databases::*;
+use crate::{databases::*, retention::SCHEDULE};
 
 #[test]
 fn an_act_and_its_entry_are_one() {
@@ -75,14 +80,14 @@ fn many_writers_at_once_and_clocks_that_jump_leave_the_log_whole() {
         let file = exported(&store, tenant).await;
         let signed = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
         assert_eq!(signed.size, 161);
-        assert_eq!(export::verify(file.as_slice(), |_| Some(signed.clone())).unwrap(), signed);
+        assert_eq!(export::verify(file.as_slice(), |_| Some(signed.clone())).unwrap().checkpoint, signed);
         assert_eq!(store.audit().chain(other).await.unwrap().size(), 1, "a log for each tenant");
     });
 }
 
 /// As a file, the signature left out.
 async fn exported(store: &Store, tenant: TenantId) -> Vec<u8> {
-    let mut file = export::first_line(tenant);
+    let mut file = export::first_line(tenant, store.audit().beginning(tenant).await.unwrap().as_ref());
     let mut last = 0;
     loop {
         let entries = store.audit().after(tenant, last, 50).await.unwrap();
@@ -115,8 +120,92 @@ fn entries_cannot_be_changed_or_removed_and_one_that_was_shows() {
         database.execute("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3").unwrap();
         let signed = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
         let file = exported(&store, tenant).await;
-        let fault = export::verify(file.as_slice(), |_| Some(signed)).unwrap_err();
+        let fault = export::verify(file.as_slice(), |_| Some(signed.clone())).unwrap_err();
         assert!(matches!(fault, export::Fault::Broken { line: 4 }), "{fault}");
+    });
+}
+
+/// As a checkpoint is kept; who signed it is not asked at home.
+fn jws(checkpoint: &Checkpoint) -> String {
+    format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(checkpoint).unwrap()))
+}
+
+/// A log of six entries, of which the first five are signed for at `NOW`.
+async fn signed_log(store: &Store) -> TenantId {
+    let tenant = tenant(store).await;
+    for _ in 0..4 {
+        subject(store, tenant, &ApiKeyId::generate().to_string()).await;
+    }
+    let checkpoint = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
+    store.audit().keep_checkpoint(tenant, &checkpoint, NOW, jws(&checkpoint)).await.unwrap();
+    store.audit().append(tenant, act().event).await.unwrap();
+    tenant
+}
+
+#[test]
+fn the_oldest_entries_go_where_a_signed_checkpoint_stands_for_them() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = signed_log(&store).await;
+        let kind = RecordKind::AuditEvents;
+        let due = NOW + SCHEDULE.kept(kind);
+        let delete = async |now| retention::delete(&store, &SCHEDULE, Actor::service(), now).await.unwrap()[&kind];
+        assert_eq!(delete(due - Duration::SECOND).await, 0);
+        assert!(database.execute("DELETE FROM audit_events").is_err());
+
+        assert_eq!(retention::report(&store, &SCHEDULE, due).await.unwrap()[&kind], 5);
+        assert_eq!(delete(due).await, 5);
+        assert_eq!(delete(due).await, 0);
+        // The sixth, and that five went.
+        let left = database.values("SELECT action AS value FROM audit_events ORDER BY sequence");
+        assert_eq!(left.last().map(String::as_str), Some("retention.deleted"));
+        assert_eq!(left.len(), 2);
+        for more in ["DELETE FROM audit_events", "DELETE FROM audit_checkpoints", "DELETE FROM audit_beginnings"] {
+            assert!(database.execute(more).is_err(), "{more}");
+        }
+
+        // What is left is proved as before.
+        let signed = store.audit().chain(tenant).await.unwrap().checkpoint(NOW);
+        let open = |jws: &str| if jws.is_empty() { Some(signed.clone()) } else { Checkpoint::stated_in(jws) };
+        let whole = export::verify(exported(&store, tenant).await.as_slice(), open).unwrap();
+        assert_eq!((whole.gone, whole.checkpoint.size), (5, 7));
+    });
+}
+
+#[test]
+fn a_log_that_is_not_what_was_signed_is_kept_as_evidence() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = signed_log(&store).await;
+        let unlocked = match database.kind {
+            Kind::Postgres => "DROP TRIGGER audit_events_append_only ON audit_events",
+            Kind::Sqlite => "DROP TRIGGER audit_events_no_update",
+        };
+        database.execute(unlocked).unwrap();
+        database.execute("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3").unwrap();
+        let due = NOW + SCHEDULE.audit_events;
+        assert!(!audit::shorten(&store, tenant, due).await.unwrap());
+        let gone = retention::delete(&store, &SCHEDULE, Actor::service(), due).await.unwrap();
+        assert_eq!((gone[&RecordKind::AuditEvents], database.count("audit_events")), (0, 6));
+    });
+}
+
+#[test]
+fn what_concerns_everybody_stands_in_every_log_or_in_none() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenants = [tenant(&store).await, tenant(&store).await];
+        let event = || Event::of(Actor::operator(), Action::FieldKeyTookOver, "2026-11-21", NOW);
+        store.audit().append_to_all(event()).await.unwrap();
+        for tenant in tenants {
+            assert_eq!(store.audit().chain(tenant).await.unwrap().size(), 2);
+        }
+        // The log of the last to be written to has an end that does not fit.
+        database
+            .execute("UPDATE audit_heads SET size = 9 WHERE tenant_id = (SELECT max(tenant_id) FROM audit_heads)")
+            .unwrap();
+        assert!(store.audit().append_to_all(event()).await.is_err());
+        assert_eq!(database.count("audit_events"), 4);
     });
 }
 

@@ -15,11 +15,12 @@ use velum::{
 
 use crate::databases::*;
 
-const SCHEDULE: RetentionSchedule = RetentionSchedule {
+pub const SCHEDULE: RetentionSchedule = RetentionSchedule {
     unused_templates: Duration::days(1_095),
     templates_without_consent: Duration::days(30),
     ended_consents: Duration::days(1_000),
     verifications: Duration::days(365),
+    audit_events: Duration::days(366),
     usage_days: Duration::days(400),
 };
 const INSTANT: Duration = Duration::microseconds(1);

@@ -21,6 +21,7 @@ use velum::{
         id::{ConsentId, EnrolmentId, SubjectId, TenantId},
     },
     flows::exchange::Exchange,
+    secrets,
     store::{Conflict, KeyStore, NewSubject, NewTemplate, Store, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
     vault::{DataKey, KeyEncryptionKeys, Keyring, Place, VaultError, envelope::KeyEncryptionKey},
 };
@@ -33,18 +34,26 @@ const OLD: &str = "2026-11-20";
 const NEW: &str = "2026-11-21";
 
 /// A secrets folder with the old key, and later the new one.
-struct Folder(TempDir);
+struct Folder {
+    dir: TempDir,
+    /// The main database, in whose audit logs it stands that keys change.
+    main: TestDatabase,
+}
 
 impl Folder {
     fn new() -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
+        let folder = Self { dir: tempfile::tempdir().unwrap(), main: TestDatabase::new(Kind::Sqlite).unwrap() };
         fs::create_dir(folder.path().join("kek")).unwrap();
         folder.add(OLD);
+        use secrets::Kind::{BlindIndex, Evidence, Jwt, Pepper};
+        for kind in [Jwt, Evidence, Pepper, BlindIndex] {
+            secrets::make(kind, folder.path(), &folder.path().join("fhe"), OffsetDateTime::now_utc()).unwrap();
+        }
         folder
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     fn add(&self, id: &str) {
@@ -68,6 +77,7 @@ impl Folder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
         command.env_clear().current_dir(self.path());
         command.env("VELUM_SECRETS_DIR", self.path()).env("VELUM_KEYSTORE_URL", &database.url);
+        command.env("VELUM_DATABASE_URL", &self.main.url);
         command.args(["keys", "rotate", "field", "--json"]).args(more).stderr(Stdio::piped());
         command
     }
@@ -251,6 +261,8 @@ fn a_rotation_that_is_killed_goes_on_where_it_was() {
         }
         folder.add(NEW);
 
+        let audited = folder.main.store().await;
+        let witness = crate::databases::tenant(&audited).await;
         let mut running = folder.rotate(&database, []).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
         for _ in 0..5 {
@@ -276,6 +288,10 @@ fn a_rotation_that_is_killed_goes_on_where_it_was() {
             })
         );
         assert!(folder.has(NEW) && !folder.has(OLD));
+        let told = audited.audit().after(witness, 1, 10).await.unwrap();
+        let told: Vec<_> = told.into_iter().map(|(entry, _)| (entry.action, entry.object.unwrap())).collect();
+        let expected = [("took_over", NEW), ("took_over", NEW), ("retired", OLD)];
+        assert_eq!(told, expected.map(|(act, key)| (format!("keys.field_{act}"), key.to_owned())));
         for person in people.iter().step_by(37) {
             assert!(person.is_readable(&server).await);
         }
@@ -284,6 +300,22 @@ fn a_rotation_that_is_killed_goes_on_where_it_was() {
         let again = folder.key_store(&database).await;
         again.refresh_keys().await.unwrap();
         assert_eq!(again.known_keks().len(), 1);
+    });
+}
+
+#[test]
+fn keys_stay_as_they_are_where_it_cannot_be_recorded_that_they_change() {
+    on_each_database(|database| async move {
+        let folder = Folder::new();
+        let server = folder.key_store(&database).await;
+        people(&server, 3).await;
+        folder.add(NEW);
+        tenant(&folder.main.store().await).await;
+        folder.main.execute("DROP TABLE audit_events").unwrap();
+        let output = folder.rotate(&database, []).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && told.contains("the audit log"), "{told}");
+        assert_eq!(folder.report(&database, ["--status"])["keys"], serde_json::json!({ OLD: 3 }));
     });
 }
 
@@ -297,6 +329,7 @@ fn a_row_that_does_not_open_is_named_and_the_others_are_rewrapped() {
         folder.add("2026-11-19");
         let lost = people[1].subject;
         database.execute(&format!("UPDATE data_keys SET kek_id = '2026-11-19' WHERE subject_id = '{lost}'")).unwrap();
+        folder.main.store().await;
         let output = folder.rotate(&database, []).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{told}");

@@ -14,6 +14,8 @@ pub enum RecordKind {
     /// Consents that were withdrawn or have expired.
     EndedConsents,
     Verifications,
+    /// The oldest entries of the audit log, where a signed checkpoint stands for them.
+    AuditEvents,
     /// How much a tenant used on a day.
     UsageDays,
     IdempotencyRecords,
@@ -23,11 +25,12 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnusedTemplates,
         Self::TemplatesWithoutConsent,
         Self::EndedConsents,
         Self::Verifications,
+        Self::AuditEvents,
         Self::UsageDays,
         Self::IdempotencyRecords,
         Self::UsedAssertions,
@@ -40,6 +43,7 @@ impl RecordKind {
             Self::TemplatesWithoutConsent => "templates_without_consent",
             Self::EndedConsents => "ended_consents",
             Self::Verifications => "verifications",
+            Self::AuditEvents => "audit_events",
             Self::UsageDays => "usage_days",
             Self::IdempotencyRecords => "idempotency_records",
             Self::UsedAssertions => "used_assertions",
@@ -54,6 +58,7 @@ impl RecordKind {
             Self::TemplatesWithoutConsent => "the end of the last consent for the purpose",
             Self::EndedConsents => "withdrawal or expiry, whichever came first",
             Self::Verifications => "the verification",
+            Self::AuditEvents => "the signature of the first checkpoint after the event",
             Self::UsageDays => "the day",
             Self::IdempotencyRecords => "the first call with the key",
             Self::UsedAssertions => "the assertion's own end",
@@ -67,8 +72,17 @@ impl RecordKind {
             Self::UnusedTemplates | Self::TemplatesWithoutConsent | Self::EndedConsents | Self::Verifications => {
                 Some(Purpose::face_verification())
             }
-            Self::UsageDays | Self::IdempotencyRecords | Self::UsedAssertions | Self::Revocations => None,
+            Self::AuditEvents
+            | Self::UsageDays
+            | Self::IdempotencyRecords
+            | Self::UsedAssertions
+            | Self::Revocations => None,
         }
+    }
+
+    /// Whether it is recorded that its rows went: what said something about persons, or about what was done to them.
+    pub fn is_missed(self) -> bool {
+        self.purpose().is_some() || self == Self::AuditEvents
     }
 
     /// Whether its rows belong to a tenant.
@@ -84,6 +98,7 @@ pub struct RetentionSchedule {
     pub templates_without_consent: Duration,
     pub ended_consents: Duration,
     pub verifications: Duration,
+    pub audit_events: Duration,
     pub usage_days: Duration,
 }
 
@@ -94,6 +109,7 @@ impl RetentionSchedule {
             RecordKind::TemplatesWithoutConsent => self.templates_without_consent,
             RecordKind::EndedConsents => self.ended_consents,
             RecordKind::Verifications => self.verifications,
+            RecordKind::AuditEvents => self.audit_events,
             RecordKind::UsageDays => self.usage_days,
             RecordKind::IdempotencyRecords => Duration::DAY,
             RecordKind::UsedAssertions => Duration::ZERO,

@@ -134,7 +134,7 @@ fn checked_per_second() -> Result<f64> {
     let keys = EvidenceKeys::new(SigningKeys::single(SigningKey::from_pem(&SigningKey::generate_pem())?));
     let verifier = EvidenceVerifier::from_jwks(&serde_json::to_string(&keys.jwks())?)?;
     let (tenant, now) = (TenantId::generate(), OffsetDateTime::now_utc());
-    let (mut chain, mut file) = (Chain::empty(tenant), export::first_line(tenant));
+    let (mut chain, mut file) = (Chain::empty(tenant), export::first_line(tenant, None));
     for _ in 0..EVENTS {
         let event = Event::of(Actor::operator(), Action::ConsentGranted, ConsentId::generate(), now);
         let entry = event.entry(chain.size() + 1);
