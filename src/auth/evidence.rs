@@ -14,7 +14,7 @@ use jsonwebtoken::{
 use serde::{Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 
-use super::signing_key::{Jwks, KeysInUse, SigningKeys, modulus_bits};
+use super::signing_key::{Jwks, KeyStatus, KeysInUse, SigningKeys, modulus_bits};
 
 /// Smallest RSA modulus for documents that must hold beyond 2030 (NIST SP 800-57 part 1: 128-bit strength).
 pub const MODULUS_BITS_MIN: usize = 3072;
@@ -80,6 +80,17 @@ impl EvidenceKeys {
     /// The public halves of every key that ever signed, for `/.well-known/evidence-jwks.json`.
     pub fn jwks(&self) -> Jwks {
         self.keys.get().jwks()
+    }
+
+    /// When each key began or begins to sign, and which one signs at `now`.
+    pub fn status(&self, now: OffsetDateTime) -> Vec<KeyStatus> {
+        self.keys.get().status(now)
+    }
+
+    /// What a document says that one of these keys signed.
+    pub fn verify<T: DeserializeOwned>(&self, document: Document, jws: &str) -> Result<T, EvidenceError> {
+        let jwks = serde_json::to_string(&self.jwks()).map_err(|_| EvidenceError::UnknownKey)?;
+        EvidenceVerifier::from_jwks(&jwks).map_err(|_| EvidenceError::UnknownKey)?.verify(document, jws)
     }
 
     /// The document as a compact JWS, signed by the key of this moment.

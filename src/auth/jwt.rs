@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use super::signing_key::{DatedKey, Jwks, MODULUS_BITS_MIN, SigningKey, SigningKeyError, SigningKeys};
+pub use super::signing_key::{DatedKey, Jwks, KeyStatus, MODULUS_BITS_MIN, SigningKey, SigningKeyError, SigningKeys};
 use super::{Principal, Scopes, signing_key::KeysInUse};
 use crate::domain::{
     clock::Clock,
@@ -162,6 +162,11 @@ impl Tokens {
     /// The public keys, for `/.well-known/jwks.json`.
     pub fn jwks(&self) -> Jwks {
         self.keys.get().jwks()
+    }
+
+    /// When each key began or begins to sign, and which one signs now.
+    pub fn key_status(&self) -> Vec<KeyStatus> {
+        self.keys.get().status(self.clock.now())
     }
 
     pub fn config(&self) -> &TokenConfig {

@@ -104,6 +104,15 @@ pub(super) fn modulus_bits(modulus: &str) -> Option<usize> {
     Some((bytes.len() - leading) * 8 - bytes[leading].leading_zeros() as usize)
 }
 
+/// What may be told of a signing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStatus {
+    pub kid: String,
+    /// 1970 for the one key of an installation that does not rotate.
+    pub signs_from: OffsetDateTime,
+    pub signing: bool,
+}
+
 /// A signing key and the moment from which it signs.
 pub struct DatedKey {
     pub signs_from: OffsetDateTime,
@@ -134,6 +143,16 @@ impl SigningKeys {
     pub(super) fn current(&self, now: OffsetDateTime) -> &SigningKey {
         let begun = self.keys.iter().rev().find(|dated| dated.signs_from <= now);
         &begun.unwrap_or(&self.keys[0]).key
+    }
+
+    pub(super) fn status(&self, now: OffsetDateTime) -> Vec<KeyStatus> {
+        let current = self.current(now).kid();
+        let status = |dated: &DatedKey| KeyStatus {
+            kid: dated.key.kid.clone(),
+            signs_from: dated.signs_from,
+            signing: dated.key.kid == current,
+        };
+        self.keys.iter().map(status).collect()
     }
 
     pub(super) fn find(&self, kid: &str) -> Option<&SigningKey> {

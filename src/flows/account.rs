@@ -2,7 +2,7 @@
 
 use super::{FlowError, Flows, Page, PageRequest};
 use crate::domain::id::{SubjectId, TenantId};
-pub use crate::store::{HistoryEntry, HistoryKind, TenantCounts};
+pub use crate::store::{Held, HistoryEntry, HistoryKind, TenantCounts};
 
 /// What was done to whom and when, newest first; of a verification not how it came out.
 pub async fn history(
@@ -13,6 +13,11 @@ pub async fn history(
 ) -> Result<Page<HistoryEntry>, FlowError> {
     let rows = flows.store.history().list(tenant, subject, page.after()?, page.limit()).await?;
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<HistoryEntry>::cursor) })
+}
+
+/// How much there is about one person.
+pub async fn held(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<Held, FlowError> {
+    Ok(flows.store.history().held(tenant, subject).await?)
 }
 
 pub async fn tenant_name(flows: &Flows, tenant: TenantId) -> Result<String, FlowError> {

@@ -73,6 +73,11 @@ pub fn issue(flows: &Flows, request: &ErasureRequest, removed: &Removed) -> Resu
     flows.evidence.sign(Document::ErasureCertificate, &certificate, now).map_err(FlowError::internal)
 }
 
+/// What a certificate of ours says, if its signature is good.
+pub fn read(flows: &Flows, certificate: &str) -> Result<Certificate, EvidenceError> {
+    flows.evidence.verify(Document::ErasureCertificate, certificate)
+}
+
 /// What a certificate says, if one of the keys signed it.
 pub fn verify(certificate: &str, keys: &EvidenceVerifier) -> Result<Certificate, EvidenceError> {
     keys.verify(Document::ErasureCertificate, certificate)

@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 
 use super::{
     FlowError, Flows, Page, PageRequest,
-    audit::Scribe,
+    audit::{self, Scribe},
     certificate,
     once::{self, Answer, Call},
 };
 pub use crate::store::ErasureRequest;
 use crate::{
-    audit::{Action, Actor, Event},
+    audit::{Action, Actor, Entry, Event},
     domain::{
         erasure::{ErasureState, Regulation},
         id::{ErasureId, SubjectId, TenantId},
@@ -305,6 +305,27 @@ pub async fn list(
     let filter = ErasureFilter { state, subject };
     let rows = flows.store.erasures().list(tenant, filter, page.after()?, page.limit()).await?;
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ErasureRequest>::cursor) })
+}
+
+/// The open ones, the first deadline first.
+pub async fn by_deadline(
+    flows: &Flows,
+    tenant: TenantId,
+    state: Option<ErasureState>,
+    page: PageRequest,
+) -> Result<Page<ErasureRequest>, FlowError> {
+    let rows = flows.store.erasures().by_deadline(tenant, state, page.after()?, page.limit()).await?;
+    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ErasureRequest>::cursor) })
+}
+
+/// How many requests are open, and how many of those should have been answered by now.
+pub async fn open_and_overdue(flows: &Flows, tenant: TenantId) -> Result<(i64, i64), FlowError> {
+    Ok(flows.store.erasures().open_and_overdue(tenant, flows.now()).await?)
+}
+
+/// What the audit log tells of a request, oldest first.
+pub async fn story(flows: &Flows, request: &ErasureRequest) -> Result<Vec<Entry>, FlowError> {
+    audit::story(flows, request.tenant, request.subject_digest, request.id.to_string()).await
 }
 
 /// The certificate of a request, a JWS. Where there is none yet: `NotFound`.

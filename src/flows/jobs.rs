@@ -83,7 +83,8 @@ async fn ensure_periodic(flows: &Flows) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn next_daily(now: OffsetDateTime) -> OffsetDateTime {
+/// When the next daily run is.
+pub fn next_daily(now: OffsetDateTime) -> OffsetDateTime {
     let today = now.replace_time(DAILY_AT);
     if today > now { today } else { today + time::Duration::DAY }
 }

@@ -22,6 +22,7 @@ mod faces;
 pub mod health;
 pub mod incoming;
 pub mod jobs;
+pub mod keys;
 pub mod ledger;
 pub mod notices;
 pub mod once;

@@ -72,6 +72,16 @@ pub async fn report(store: &Store, schedule: &RetentionSchedule, now: OffsetDate
     Ok(counts)
 }
 
+/// What the run at `now` would delete of one tenant's rows.
+pub async fn forecast(flows: &Flows, tenant: TenantId, now: OffsetDateTime) -> Result<Counts, FlowError> {
+    let mut counts = Counts::new();
+    for kind in RecordKind::ALL.into_iter().filter(|kind| kind.of_tenants()) {
+        let cutoff = now - flows.retention.kept(kind);
+        counts.insert(kind, flows.store.retention().count(Some(tenant), kind, cutoff).await?);
+    }
+    Ok(counts)
+}
+
 fn none() -> Counts {
     RecordKind::ALL.into_iter().map(|kind| (kind, 0)).collect()
 }

@@ -66,6 +66,11 @@ struct Row {
 pub struct AuditFilter {
     pub subject: Option<SubjectDigest>,
     pub action: Option<String>,
+    pub object: Option<String>,
+    /// From this moment on, by the clock that wrote them.
+    pub since: Option<OffsetDateTime>,
+    /// Before this one.
+    pub before: Option<OffsetDateTime>,
 }
 
 impl Audit<'_> {
@@ -102,6 +107,15 @@ impl Audit<'_> {
         }
         if let Some(action) = filter.action {
             query = query.filter(audit_events::action.eq(action));
+        }
+        if let Some(object) = filter.object {
+            query = query.filter(audit_events::object.eq(object));
+        }
+        if let Some(since) = filter.since {
+            query = query.filter(audit_events::at.ge(micros(since)));
+        }
+        if let Some(before) = filter.before {
+            query = query.filter(audit_events::at.lt(micros(before)));
         }
         let query = query.order(audit_events::sequence.desc()).limit(rows_to_load(limit));
         let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;

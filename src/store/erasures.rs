@@ -1,6 +1,6 @@
 //! Requests to erase persons. They outlive the person: from the end of a request on only a keyed digest is left of whom.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt, str::FromStr};
 
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,32 @@ pub struct Removed {
 pub struct ErasureFilter {
     pub state: Option<ErasureState>,
     pub subject: Option<SubjectDigest>,
+}
+
+/// A place in the list of open requests by deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    due_at: i64,
+    id: ErasureId,
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.due_at, self.id)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no place in a list by deadline")]
+pub struct NotADeadline;
+
+impl FromStr for Deadline {
+    type Err = NotADeadline;
+
+    fn from_str(text: &str) -> Result<Self, NotADeadline> {
+        let (due_at, id) = text.split_once(' ').ok_or(NotADeadline)?;
+        Ok(Self { due_at: due_at.parse().map_err(|_| NotADeadline)?, id: id.parse().map_err(|_| NotADeadline)? })
+    }
 }
 
 /// A step of a request that destroys nothing.
@@ -174,6 +200,46 @@ impl Erasures<'_> {
         let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
         let items = rows.into_iter().map(ErasureRequest::try_from).collect::<Result<_, _>>()?;
         Ok(Page::from_rows(items, limit, |request: &ErasureRequest| request.id))
+    }
+
+    /// The open ones, the first deadline first; `after` is the `next` of the page before.
+    pub async fn by_deadline(
+        &self,
+        tenant: TenantId,
+        state: Option<ErasureState>,
+        after: Option<Deadline>,
+        limit: u32,
+    ) -> Result<Page<ErasureRequest, Deadline>, StoreError> {
+        let mut query = requests::table
+            .filter(requests::tenant_id.eq(tenant.to_string()))
+            .filter(requests::ended_at.is_null())
+            .into_boxed();
+        if let Some(state) = state {
+            query = query.filter(requests::state.eq(state.as_str()));
+        }
+        if let Some(Deadline { due_at, id }) = after {
+            let later = requests::due_at.gt(due_at);
+            query = query.filter(later.or(requests::due_at.eq(due_at).and(requests::id.gt(id.to_string()))));
+        }
+        let query = query.order((requests::due_at, requests::id)).limit(rows_to_load(limit));
+        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
+        let items = rows.into_iter().map(ErasureRequest::try_from).collect::<Result<_, _>>()?;
+        Ok(Page::from_rows(items, limit, |request: &ErasureRequest| Deadline {
+            due_at: micros(request.due_at),
+            id: request.id,
+        }))
+    }
+
+    /// How many of a tenant's requests are open, and how many of those should have been answered before `now`.
+    pub async fn open_and_overdue(&self, tenant: TenantId, now: OffsetDateTime) -> Result<(i64, i64), StoreError> {
+        let open = requests::table
+            .filter(requests::tenant_id.eq(tenant.to_string()))
+            .filter(requests::ended_at.is_null())
+            .count();
+        let overdue = open.clone().filter(requests::due_at.lt(micros(now)));
+        let count =
+            move |connection: &mut AnyConnection| Ok((open.get_result(connection)?, overdue.get_result(connection)?));
+        self.pool.run(tenant, count).await
     }
 
     /// How many are open, and by when the first of them is due; of all tenants.

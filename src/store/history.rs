@@ -70,6 +70,15 @@ pub struct TenantCounts {
     pub verifications: i64,
 }
 
+/// How much there is about one person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub enrolments: i64,
+    pub verifications: i64,
+    /// The last enrolment or verification.
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
 pub struct History<'a> {
     pub(super) pool: &'a Pool,
 }
@@ -124,6 +133,30 @@ impl History<'_> {
         let mut entries = enrolled.chain(verified).collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.cursor()));
         Ok(Page::from_rows(entries, limit, HistoryEntry::cursor))
+    }
+
+    /// `NotFound` for nobody.
+    pub async fn held(&self, tenant: TenantId, subject: SubjectId) -> Result<Held, StoreError> {
+        macro_rules! rows {
+            ($table:ident) => {
+                $table::table
+                    .filter($table::tenant_id.eq(tenant.to_string()))
+                    .filter($table::subject_id.eq(subject.to_string()))
+                    .count()
+            };
+        }
+        let (enrolments, verifications) = (rows!(enrolments), rows!(verifications));
+        let person = subjects::table
+            .filter(subjects::tenant_id.eq(tenant.to_string()))
+            .filter(subjects::id.eq(subject.to_string()))
+            .select(subjects::last_used_at);
+        let counted = self.pool.run(tenant, move |connection| {
+            let last_used_at: Option<i64> = person.first(connection)?;
+            Ok((last_used_at, enrolments.get_result(connection)?, verifications.get_result(connection)?))
+        });
+        let (last_used_at, enrolments, verifications) = counted.await?;
+        let last_used_at = last_used_at.map(|at| instant("subjects.last_used_at", at)).transpose()?;
+        Ok(Held { enrolments, verifications, last_used_at })
     }
 
     pub async fn counts(&self, tenant: TenantId, now: OffsetDateTime) -> Result<TenantCounts, StoreError> {

@@ -224,12 +224,20 @@ fn a_log_is_read_newest_first_by_person_and_by_act() {
             let page = store.audit().list(tenant, filter, before, 2).await.unwrap();
             (page.items.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), page.next)
         };
-        let about = || AuditFilter { subject: Some(digest), action: None };
+        let about = || AuditFilter { subject: Some(digest), ..AuditFilter::default() };
         assert_eq!(list(AuditFilter::default(), None).await, (vec![5, 4], Some(4)));
         assert_eq!(list(about(), None).await, (vec![4, 3], Some(3)));
         assert_eq!(list(about(), Some(3)).await, (vec![2], None));
-        let disabled = AuditFilter { subject: None, action: Some("client.disabled".to_owned()) };
+        let disabled = AuditFilter { action: Some("client.disabled".to_owned()), ..AuditFilter::default() };
         assert_eq!(list(disabled, None).await, (vec![5], None));
+        let object = Some("an object".to_owned());
+        let later = Event { object: object.clone(), at: NOW + Duration::HOUR, ..act().event };
+        store.audit().append(tenant, later).await.unwrap();
+        let since = AuditFilter { since: Some(NOW + Duration::HOUR), ..AuditFilter::default() };
+        assert_eq!(list(since, None).await, (vec![6], None));
+        let before = AuditFilter { before: Some(NOW + Duration::HOUR), ..about() };
+        assert_eq!(list(before, None).await, (vec![4, 3], Some(3)));
+        assert_eq!(list(AuditFilter { object, ..AuditFilter::default() }, None).await, (vec![6], None));
         let none = store.audit().list(foreign, about(), None, 9).await.unwrap();
         assert!(none.items.is_empty());
     });

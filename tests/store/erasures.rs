@@ -6,7 +6,7 @@ use velum::{
         erasure::ErasureState,
         id::{ErasureId, SubjectId, TenantId},
     },
-    store::{Conflict, ErasureFilter, LedgerKind, Mark, NewLedgerEntry, Step, StoreError},
+    store::{Conflict, ErasureFilter, ErasureRequest, LedgerKind, Mark, NewLedgerEntry, Step, StoreError},
 };
 
 use crate::databases::*;
@@ -55,6 +55,45 @@ fn a_person_has_one_open_request_and_a_step_that_is_not_allowed_changes_nothing(
         assert!(erasures.list(other, all, None, 9).await.unwrap().items.is_empty());
         let ended = ErasureFilter { state: Some(ErasureState::Cancelled), subject: None };
         assert_eq!(erasures.list(tenant, ended, None, 9).await.unwrap().items, [cancelled]);
+    });
+}
+
+#[test]
+fn open_requests_are_read_by_their_deadlines() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (tenant, other) = (tenant(&store).await, tenant(&store).await);
+        let erasures = store.erasures();
+        let mut requests = Vec::new();
+        // Two are due at the same moment; the newest request is due first.
+        for (number, days) in [9, 5, 5, 1].into_iter().enumerate() {
+            let (person, _) = subject(&store, tenant, &number.to_string()).await;
+            let due_at = NOW + Duration::days(days);
+            let request = ErasureRequest { due_at, state: ErasureState::Verified, ..erasure_of(tenant, person) };
+            erasures.open(&request, None, act()).await.unwrap();
+            requests.push(request);
+        }
+        let ids = |found: &[ErasureRequest]| found.iter().map(|request| request.id).collect::<Vec<_>>();
+        let first = erasures.by_deadline(tenant, None, None, 2).await.unwrap();
+        assert_eq!(ids(&first.items), [requests[3].id, requests[1].id]);
+        let after = first.next.unwrap().to_string().parse().unwrap();
+        let second = erasures.by_deadline(tenant, None, Some(after), 2).await.unwrap();
+        assert_eq!((ids(&second.items), second.next), (vec![requests[2].id, requests[0].id], None));
+        let in_two_days = NOW + Duration::days(2);
+        assert_eq!(erasures.open_and_overdue(tenant, in_two_days).await.unwrap(), (4, 1));
+        assert_eq!(erasures.open_and_overdue(other, in_two_days).await.unwrap(), (0, 0));
+
+        let held =
+            erasures.step(tenant, requests[0].id, step(ErasureState::OnHold), None, |_| Ok(act())).await.unwrap();
+        let on_hold = erasures.by_deadline(tenant, Some(ErasureState::OnHold), None, 9).await.unwrap();
+        assert_eq!(on_hold.items, [held]);
+        erasures.step(tenant, requests[3].id, step(ErasureState::Cancelled), None, |_| Ok(act())).await.unwrap();
+        assert_eq!(
+            erasures.by_deadline(tenant, None, None, 9).await.unwrap().items.len(),
+            3,
+            "what has ended is not due"
+        );
+        assert!(erasures.by_deadline(other, None, None, 9).await.unwrap().items.is_empty());
     });
 }
 

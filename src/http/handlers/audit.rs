@@ -8,7 +8,10 @@ use actix_web::{
 use futures_util::TryStreamExt as _;
 
 use crate::{
-    flows::{Flows, audit},
+    flows::{
+        Flows,
+        audit::{self, Search},
+    },
     http::{
         extract::{Caller, Query},
         problem::Problem,
@@ -29,7 +32,8 @@ pub async fn list(
         parsed_if_given("subject_id", query.subject_id.as_deref())?,
         parsed_if_given("action", query.action.as_deref())?,
     );
-    let found = audit::list(&flows, caller.tenant, subject, action, page).await?;
+    let search = Search { subject, action, ..Search::default() };
+    let found = audit::list(&flows, caller.tenant, search, page).await?;
     Ok(HttpResponse::Ok().json(PageBody::of(found, AuditEventBody::from)))
 }
 
