@@ -39,6 +39,9 @@ actions! {
     ApiKeyRolled = "api_key.rolled";
     ApiKeyRevoked = "api_key.revoked";
     SubjectCreated = "subject.created";
+    SubjectRectified = "subject.rectified";
+    SubjectRestricted = "subject.restricted";
+    RestrictionLifted = "subject.restriction_lifted";
     SubjectErased = "subject.erased";
     ErasureRequested = "erasure.requested";
     ErasureVerified = "erasure.verified";

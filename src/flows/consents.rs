@@ -20,7 +20,8 @@ use crate::{
     store::{NewWithdrawal, StoreError},
 };
 
-/// Evidence that an active consent was seen. Made by [`require`] only; the face pipeline opens to nothing else.
+/// Evidence that an active consent was seen, of a person whose data are not restricted. Made by [`require`] only; the face
+/// pipeline opens to nothing else.
 #[derive(Debug, Clone)]
 pub struct ConsentProof {
     purpose: Purpose,
@@ -32,7 +33,7 @@ impl ConsentProof {
     }
 }
 
-/// Refuses unless `subject` has agreed to `purpose`, at this moment. Who is absent has agreed to nothing: whether the
+/// Refuses unless `subject` has agreed to `purpose`, at this moment, and nothing is restricted. Who is absent has agreed to nothing: whether the
 /// person exists is asked first, by [`subjects::data_key`].
 pub async fn require(
     flows: &Flows,

@@ -31,6 +31,8 @@ pub enum FlowError {
     ConsentRequired { purpose: Purpose },
     #[error("the notice for `{purpose}` has changed materially since the subject agreed")]
     ConsentSuperseded { purpose: Purpose },
+    #[error("the subject's data are restricted: they are kept, and nothing else is done with them")]
+    SubjectRestricted,
     #[error("{mistake}")]
     NoticeMistaken { field: &'static str, mistake: NoticeMistake },
     #[error("the notice has changed materially since: show the person the newest version")]
@@ -119,6 +121,7 @@ impl From<StoreError> for FlowError {
             StoreError::NotFound => Self::NotFound,
             StoreError::NoConsent => Self::ConsentRequired { purpose: Purpose::face_verification() },
             StoreError::ConsentSuperseded => Self::ConsentSuperseded { purpose: Purpose::face_verification() },
+            StoreError::Restricted => Self::SubjectRestricted,
             StoreError::Conflict(Conflict::NoticeVersion) => Self::NoticeVersionTaken,
             StoreError::Conflict(Conflict::NoticeMateriality) => Self::NoticeMateriality,
             StoreError::Conflict(Conflict::NoticeSuperseded) => Self::NoticeSuperseded,

@@ -30,6 +30,7 @@ pub mod page;
 pub mod quality;
 pub mod receipts;
 pub mod rekey;
+pub mod restriction;
 pub mod retention;
 pub mod revocations;
 pub mod subjects;

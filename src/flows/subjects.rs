@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     audit::Action,
-    domain::id::{SubjectId, TenantId},
+    domain::{
+        id::{SubjectId, TenantId},
+        restriction::Restriction,
+    },
     store::{self, NewSubject, StoreError},
     vault::DataKey,
 };
@@ -19,6 +22,8 @@ pub struct Subject {
     /// The tenant's own name for this person.
     pub external_ref: String,
     pub created_at: OffsetDateTime,
+    /// As long as nothing may be done with what is known of the person.
+    pub restriction: Option<Restriction>,
 }
 
 pub async fn create(
@@ -44,7 +49,7 @@ async fn insert(
 ) -> Result<Subject, FlowError> {
     let (id, created_at) = (SubjectId::generate(), flows.now());
     let key = flows.keystore.create(tenant, id, created_at).await?;
-    let subject = Subject { id, external_ref: external_ref.to_owned(), created_at };
+    let subject = Subject { id, external_ref: external_ref.to_owned(), created_at, restriction: None };
     let act = attempt.act_about(Action::SubjectCreated, None, id, Some(&key), &subject)?;
     let new = NewSubject { id, external_ref, created_at };
     let stored = flows.store.subjects().insert(tenant, new, &key, act).await;
@@ -55,6 +60,38 @@ async fn insert(
     }
     stored?;
     Ok(subject)
+}
+
+/// Puts right what is known of a person beside the face: the name (GDPR, Art. 16).
+pub async fn rectify(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    external_ref: &str,
+    call: Call<Subject>,
+) -> Result<Answer, FlowError> {
+    once::run(flows, &call, &[], async |attempt| match rename(flows, tenant, subject, external_ref, attempt).await {
+        Err(FlowError::ExternalRefTaken) if finish_erasure(flows, tenant, external_ref).await? => {
+            rename(flows, tenant, subject, external_ref, attempt).await
+        }
+        outcome => outcome,
+    })
+    .await
+}
+
+async fn rename(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    external_ref: &str,
+    attempt: &Attempt<Subject>,
+) -> Result<Subject, FlowError> {
+    let key = data_key(flows, tenant, subject).await?;
+    let row = flows.store.subjects().find(tenant, subject).await?;
+    let renamed = Subject { external_ref: external_ref.to_owned(), ..opened(&row, &key)? };
+    let act = attempt.act_about(Action::SubjectRectified, None, subject, Some(&key), &renamed)?;
+    flows.store.subjects().rename(tenant, subject, external_ref, &key, act).await?;
+    Ok(renamed)
 }
 
 /// A person whose erasure stopped half-way holds a name that nobody can see: that erasure is finished. Whether the name
@@ -98,7 +135,7 @@ async fn all_opened(flows: &Flows, tenant: TenantId, rows: &[store::Subject]) ->
 
 fn opened(row: &store::Subject, key: &DataKey) -> Result<Subject, FlowError> {
     let external_ref = row.open_external_ref(key)?.to_string();
-    Ok(Subject { id: row.id, external_ref, created_at: row.created_at })
+    Ok(Subject { id: row.id, external_ref, created_at: row.created_at, restriction: row.restriction })
 }
 
 /// The person's data key. Whose key is gone is being erased: absent for everybody but for the erasure itself.

@@ -28,7 +28,7 @@ use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
         account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
-        policies, subjects, verifications,
+        policies, restriction, subjects, verifications,
     },
     problem::Problem,
 };
@@ -74,6 +74,7 @@ macro_rules! routes {
     (@named $other:ident) => { stringify!($other) };
     (@method GET) => { web::get() };
     (@method POST) => { web::post() };
+    (@method PATCH) => { web::patch() };
     (@method DELETE) => { web::delete() };
 }
 
@@ -87,7 +88,9 @@ routes! {
     "/.well-known/evidence-jwks.json"           Open,                       GET evidence::jwks;
 
     "/v1/subjects"                              Needs(Scope::Subjects),     POST subjects::create | GET subjects::list;
-    "/v1/subjects/{subject}"                    Needs(Scope::Subjects),     GET subjects::show | DELETE subjects::erase;
+    "/v1/subjects/{subject}"                    Needs(Scope::Subjects),     GET subjects::show | PATCH subjects::rectify | DELETE subjects::erase;
+    "/v1/subjects/{subject}/restriction"        Needs(Scope::DataSubjectRequests),
+                                                                            POST restriction::restrict | DELETE restriction::lift;
     "/v1/subjects/{subject}/consents"           Needs(Scope::Consents),     POST consents::grant | GET consents::list;
     "/v1/subjects/{subject}/consents/{consent}/receipt"
                                                 Needs(Scope::Consents),     GET consents::receipt;

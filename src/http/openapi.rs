@@ -22,7 +22,7 @@ use super::{
     extract::PathName as _,
     handlers::{
         account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
-        policies, subjects, verifications,
+        policies, restriction, subjects, verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
@@ -40,7 +40,8 @@ use crate::{
     ),
     paths(
         oauth::token, oauth::revoke, oauth::introspect, oauth::jwks, oauth::metadata,
-        subjects::create, subjects::list, subjects::show, subjects::erase,
+        subjects::create, subjects::list, subjects::show, subjects::rectify, subjects::erase,
+        restriction::restrict, restriction::lift,
         consents::grant, consents::list, consents::withdraw, consents::receipt,
         notices::publish, notices::list, notices::show,
         enrolments::create, enrolments::list, enrolments::delete,
@@ -221,8 +222,12 @@ fn meaning(scope: Scope) -> &'static str {
 }
 
 fn operations(item: &mut PathItem) -> Vec<(HttpMethod, &mut Operation)> {
-    let all =
-        [(HttpMethod::Get, &mut item.get), (HttpMethod::Post, &mut item.post), (HttpMethod::Delete, &mut item.delete)];
+    let all = [
+        (HttpMethod::Get, &mut item.get),
+        (HttpMethod::Post, &mut item.post),
+        (HttpMethod::Patch, &mut item.patch),
+        (HttpMethod::Delete, &mut item.delete),
+    ];
     all.into_iter().filter_map(|(method, slot)| Some((method, slot.as_mut()?))).collect()
 }
 
@@ -363,7 +368,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     }
     if enrols || verifies {
         add(400, &["image_missing", "malformed_multipart", "upload_interrupted"]);
-        add(403, &["consent_required", "consent_superseded"]);
+        add(403, &["consent_required", "consent_superseded", "subject_restricted"]);
         add(408, &["upload_too_slow"]);
         add(413, &["image_too_large"]);
         add(415, &["unsupported_media_type", "image_unsupported_format"]);
@@ -398,7 +403,10 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         }
         (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
         (HttpMethod::Post, "/v1/subjects/{subject}/consents") => add(409, &["notice_superseded"]),
-        (HttpMethod::Post, "/v1/subjects") => add(409, &["external_ref_taken"]),
+        (HttpMethod::Post, "/v1/subjects") | (HttpMethod::Patch, "/v1/subjects/{subject}") => {
+            add(409, &["external_ref_taken"])
+        }
+        (HttpMethod::Delete, "/v1/subjects/{subject}/enrolments/{enrolment}") => add(403, &["subject_restricted"]),
         (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
         _ if enrols => add(409, &["enrolment_limit_reached"]),
         _ if verifies => {
@@ -469,6 +477,7 @@ mod tests {
         match method {
             HttpMethod::Get => "GET",
             HttpMethod::Post => "POST",
+            HttpMethod::Patch => "PATCH",
             HttpMethod::Delete => "DELETE",
             _ => "?",
         }

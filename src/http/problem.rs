@@ -157,6 +157,7 @@ impl From<FlowError> for Problem {
             FlowError::ExternalRefTaken => plain(S::CONFLICT, "external_ref_taken"),
             FlowError::ConsentRequired { .. } => plain(S::FORBIDDEN, "consent_required"),
             FlowError::ConsentSuperseded { .. } => plain(S::FORBIDDEN, "consent_superseded"),
+            FlowError::SubjectRestricted => plain(S::FORBIDDEN, "subject_restricted"),
             FlowError::NoticeMistaken { field, mistake } => Self::invalid_field(field, mistake),
             FlowError::NoticeSuperseded => plain(S::CONFLICT, "notice_superseded"),
             FlowError::NoticeVersionTaken => plain(S::CONFLICT, "notice_version_taken"),

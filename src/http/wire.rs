@@ -27,6 +27,7 @@ use crate::{
         decision::{Decision, FalseMatchRate},
         matching::MatchSpec,
         network::{Network, Networks},
+        restriction::{Ground, Restriction},
         retention::{RecordKind, RetentionSchedule},
     },
     flows::{
@@ -64,6 +65,15 @@ impl From<OffsetDateTime> for Timestamp {
 #[serde(deny_unknown_fields)]
 pub struct NewSubjectBody {
     /// Your own name for this person. Stored sealed; unique within your tenant. 1 to 255 characters.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "member-4711")]
+    pub external_ref: String,
+}
+
+/// What is put right about a person.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectPatchBody {
+    /// As for a new person; nobody else of yours has it.
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1F\\x7F-\\x9F]*$", example = "member-4711")]
     pub external_ref: String,
 }
@@ -340,11 +350,51 @@ pub struct SubjectBody {
     pub id: String,
     pub external_ref: String,
     pub created_at: Timestamp,
+    /// `null` unless what is known of the person is kept and nothing else may be done with it.
+    pub restriction: Option<RestrictionBody>,
+}
+
+/// Since when, and why, a person's data rest.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RestrictionBody {
+    /// `accuracy_contested`, `unlawful_processing`, `legal_claims`, `objection` or `other`.
+    #[schema(example = "accuracy_contested")]
+    pub reason: String,
+    pub since: Timestamp,
+}
+
+impl From<Restriction> for RestrictionBody {
+    fn from(restriction: Restriction) -> Self {
+        Self { reason: restriction.ground.as_str().to_owned(), since: restriction.since.into() }
+    }
+}
+
+/// Why a person's data are to rest.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRestrictionBody {
+    /// `accuracy_contested`, `unlawful_processing`, `legal_claims`, `objection` (GDPR, Art. 18(1)(a) to (d)) or `other`.
+    #[schema(
+        pattern = "^(accuracy_contested|unlawful_processing|legal_claims|objection|other)$",
+        example = "accuracy_contested"
+    )]
+    pub reason: String,
+}
+
+impl NewRestrictionBody {
+    pub fn ground(&self) -> Result<Ground, Problem> {
+        parsed("reason", &self.reason)
+    }
 }
 
 impl From<flows::subjects::Subject> for SubjectBody {
     fn from(subject: flows::subjects::Subject) -> Self {
-        Self { id: subject.id.to_string(), external_ref: subject.external_ref, created_at: subject.created_at.into() }
+        Self {
+            id: subject.id.to_string(),
+            external_ref: subject.external_ref,
+            created_at: subject.created_at.into(),
+            restriction: subject.restriction.map(RestrictionBody::from),
+        }
     }
 }
 

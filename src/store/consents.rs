@@ -14,7 +14,7 @@ use super::{
     error::{Conflict, StoreError},
     notices::{generation_of, newest_generation},
     schema::main::{consents, notices},
-    subjects::lock,
+    subjects::{self, lock},
 };
 use crate::{
     domain::{
@@ -137,6 +137,8 @@ impl Consents<'_> {
                 act.complete(connection, tenant)?;
                 if let Some(erasure) = erasure
                     && !agrees_to_anything(connection, tenant, subject, erasure.event.at)?
+                    // What is to be kept for the person's sake does not go by itself.
+                    && subjects::restriction_of(connection, tenant, subject)?.is_none()
                 {
                     erasures::open_unless_open(connection, &erasure)?;
                 }
@@ -146,7 +148,7 @@ impl Consents<'_> {
     }
 
     /// The newest consent that permits `purpose` at `now`. `ConsentSuperseded` where there would be one, had the notice not
-    /// changed materially.
+    /// changed materially; `Restricted` where nothing may be processed whatever was agreed to.
     pub async fn active(
         &self,
         tenant: TenantId,
@@ -170,8 +172,8 @@ fn agrees_to_anything(
     Ok(standing.count().get_result::<i64>(connection)? > 0)
 }
 
-/// Makes sure, inside a writing transaction, that a consent is active and stays so until commit: `withdraw` and
-/// `Subjects::delete` wait for the lock that is taken here, or have committed before, and their work is seen.
+/// Makes sure, inside a writing transaction, that a consent is active and stays so until commit: `withdraw`, `restrict` and
+/// an erasure wait for the lock that is taken here, or have committed before, and their work is seen.
 pub(super) fn lock_active(
     connection: &mut AnyConnection,
     tenant: TenantId,
@@ -190,6 +192,7 @@ fn active(
     purpose: &Purpose,
     now: OffsetDateTime,
 ) -> Result<Option<ConsentId>, StoreError> {
+    subjects::refuse_restricted(connection, tenant, subject)?;
     let standing = of_subject(tenant, subject)
         .filter(consents::purpose.eq(purpose.to_string()))
         .filter(permitting(now))

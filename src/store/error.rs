@@ -17,6 +17,9 @@ pub enum StoreError {
     /// There was one, for a notice that has changed materially since: nothing was written.
     #[error("the consent for this purpose is superseded")]
     ConsentSuperseded,
+    /// The person's data are restricted: nothing was written.
+    #[error("the subject's data are restricted")]
+    Restricted,
     #[error("conflict: {0}")]
     Conflict(Conflict),
     /// The database was migrated by a newer program.
@@ -119,6 +122,7 @@ impl StoreError {
             Self::NotFound => "not_found",
             Self::NoConsent => "no_active_consent",
             Self::ConsentSuperseded => "consent_superseded",
+            Self::Restricted => "subject_restricted",
             Self::Conflict(conflict) => conflict.as_str(),
             Self::UnknownSchema { .. } => "schema_unknown",
             Self::SchemaBehind { .. } => "schema_behind",

@@ -124,10 +124,12 @@ fn rule(kind: RecordKind) -> Rule {
 fn old_rows(kind: RecordKind) -> String {
     let Rule { table, condition, .. } = rule(kind);
     let own = if kind.of_tenants() { "tenant_id = $2" } else { "$2 = ''" };
-    // A duty to keep stands against any end.
+    // A duty to keep stands against any end, and so does a person for whose sake everything is kept.
     let held = match kind.purpose() {
         Some(_) => format!(
-            " AND NOT EXISTS (SELECT 1 FROM erasure_requests WHERE erasure_requests.tenant_id = {table}.tenant_id \
+            " AND NOT EXISTS (SELECT 1 FROM subjects WHERE subjects.tenant_id = {table}.tenant_id \
+             AND subjects.id = {table}.subject_id AND subjects.restricted_at IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM erasure_requests WHERE erasure_requests.tenant_id = {table}.tenant_id \
              AND erasure_requests.subject_id = {table}.subject_id AND erasure_requests.state = '{}')",
             ErasureState::OnHold.as_str()
         ),

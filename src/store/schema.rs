@@ -133,6 +133,8 @@ pub mod main {
             external_ref_index -> Binary,
             created_at -> BigInt,
             last_used_at -> Nullable<BigInt>,
+            restricted_at -> Nullable<BigInt>,
+            restriction -> Nullable<Text>,
         }
     }
     diesel::table! {

@@ -14,7 +14,10 @@ use super::{
     schema::main::{consents, enrolments, idempotency_records, subjects, verification_attempts, verifications},
 };
 use crate::{
-    domain::id::{SubjectId, TenantId},
+    domain::{
+        id::{SubjectId, TenantId},
+        restriction::Restriction,
+    },
     vault::{BlindIndexKey, DataKey, Place, VaultError},
 };
 
@@ -22,6 +25,7 @@ use crate::{
 pub struct Subject {
     pub id: SubjectId,
     pub created_at: OffsetDateTime,
+    pub restriction: Option<Restriction>,
     external_ref: Vec<u8>,
 }
 
@@ -65,6 +69,8 @@ struct Row {
     external_ref_index: Vec<u8>,
     created_at: i64,
     last_used_at: Option<i64>,
+    restricted_at: Option<i64>,
+    restriction: Option<String>,
 }
 
 impl Subjects<'_> {
@@ -82,6 +88,8 @@ impl Subjects<'_> {
             tenant_id: tenant.to_string(),
             created_at: micros(new.created_at),
             last_used_at: None,
+            restricted_at: None,
+            restriction: None,
             id,
         };
         let inserted = self.pool.write(tenant, move |connection| {
@@ -92,10 +100,72 @@ impl Subjects<'_> {
     }
 
     pub async fn find(&self, tenant: TenantId, id: SubjectId) -> Result<Subject, StoreError> {
-        let query =
-            subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
+        let query = own(tenant, id);
         let row: Row = self.pool.run(tenant, move |connection| Ok(query.first(connection)?)).await?;
         row.try_into()
+    }
+
+    /// Gives a person another name. `Conflict` where another person of the tenant has it.
+    pub async fn rename(
+        &self,
+        tenant: TenantId,
+        id: SubjectId,
+        external_ref: &str,
+        key: &DataKey,
+        act: Act,
+    ) -> Result<(), StoreError> {
+        let index = self.index(tenant, external_ref);
+        let sealed = key.seal(&place(&id.to_string()), external_ref.as_bytes())?;
+        let renamed = self.pool.write(tenant, move |connection| {
+            lock(connection, tenant, id)?;
+            let present: Vec<u8> = own(tenant, id).select(subjects::external_ref_index).first(connection)?;
+            if present == index {
+                return act.complete_unchanged(connection);
+            }
+            let changes = (subjects::external_ref.eq(sealed), subjects::external_ref_index.eq(index));
+            diesel::update(own(tenant, id)).set(changes).execute(connection)?;
+            act.complete(connection, tenant)
+        });
+        renamed.await.map_err(|error| error.or_conflict(Conflict::ExternalRef))
+    }
+
+    /// From its return on nothing of this person is processed, in any process. Repeating it keeps the first time and ground.
+    pub async fn restrict(
+        &self,
+        tenant: TenantId,
+        id: SubjectId,
+        restriction: Restriction,
+        act: impl FnOnce(&Restriction) -> Result<Act, StoreError> + Send + 'static,
+    ) -> Result<Restriction, StoreError> {
+        let restrict = move |connection: &mut AnyConnection| {
+            lock(connection, tenant, id)?;
+            if let Some(standing) = restriction_of(connection, tenant, id)? {
+                act(&standing)?.complete_unchanged(connection)?;
+                return Ok(standing);
+            }
+            let changes = (
+                subjects::restricted_at.eq(micros(restriction.since)),
+                subjects::restriction.eq(restriction.ground.as_str()),
+            );
+            diesel::update(own(tenant, id)).set(changes).execute(connection)?;
+            act(&restriction)?.complete(connection, tenant)?;
+            Ok(restriction)
+        };
+        self.pool.write(tenant, restrict).await
+    }
+
+    /// Safe to repeat.
+    pub async fn lift_restriction(&self, tenant: TenantId, id: SubjectId, act: Act) -> Result<(), StoreError> {
+        let lift = move |connection: &mut AnyConnection| {
+            lock(connection, tenant, id)?;
+            if restriction_of(connection, tenant, id)?.is_none() {
+                return act.complete_unchanged(connection);
+            }
+            let changes = (subjects::restricted_at.eq(None::<i64>), subjects::restriction.eq(None::<String>));
+            diesel::update(own(tenant, id)).set(changes).execute(connection)?;
+            act.complete(connection, tenant)
+        };
+        self.pool.write(tenant, lift).await
     }
 
     pub async fn find_by_external_ref(
@@ -168,10 +238,50 @@ pub(super) fn delete_rows(
 /// the other, with one lock and therefore without a deadlock. The update changes nothing; it takes the row's lock.
 /// `NotFound` when the tenant has no such subject, or has it no more.
 pub(super) fn lock(connection: &mut AnyConnection, tenant: TenantId, id: SubjectId) -> Result<(), StoreError> {
-    let own =
-        subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
-    let locked = diesel::update(own).set(subjects::created_at.eq(subjects::created_at)).execute(connection)?;
+    let locked =
+        diesel::update(own(tenant, id)).set(subjects::created_at.eq(subjects::created_at)).execute(connection)?;
     if locked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+/// Whoever processes what is known of a person asks this inside the transaction that holds the person: `Restricted` unless
+/// that is allowed.
+pub(super) fn refuse_restricted(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    id: SubjectId,
+) -> Result<(), StoreError> {
+    match restriction_of(connection, tenant, id)? {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Restricted),
+    }
+}
+
+/// Of somebody who is not there: none.
+pub(super) fn restriction_of(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    id: SubjectId,
+) -> Result<Option<Restriction>, StoreError> {
+    let columns = own(tenant, id).select((subjects::restricted_at, subjects::restriction));
+    let (since, ground) = columns.first(connection).optional()?.unwrap_or_default();
+    restriction(since, ground)
+}
+
+fn restriction(since: Option<i64>, ground: Option<String>) -> Result<Option<Restriction>, StoreError> {
+    match (since, ground) {
+        (None, None) => Ok(None),
+        (Some(since), Some(ground)) => Ok(Some(Restriction {
+            ground: parse("subjects.restriction", &ground)?,
+            since: instant("subjects.restricted_at", since)?,
+        })),
+        _ => Err(StoreError::Corrupt { column: "subjects.restriction" }),
+    }
+}
+
+#[diesel::dsl::auto_type(no_type_alias)]
+fn own(tenant: TenantId, id: SubjectId) -> _ {
+    let (tenant, id): (String, String) = (tenant.to_string(), id.to_string());
+    subjects::table.filter(subjects::tenant_id.eq(tenant)).filter(subjects::id.eq(id))
 }
 
 /// Notes inside a writing transaction that the person was enrolled or verified.
@@ -181,9 +291,7 @@ pub(super) fn used(
     id: SubjectId,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let own =
-        subjects::table.filter(subjects::tenant_id.eq(tenant.to_string())).filter(subjects::id.eq(id.to_string()));
-    diesel::update(own).set(subjects::last_used_at.eq(micros(now))).execute(connection)?;
+    diesel::update(own(tenant, id)).set(subjects::last_used_at.eq(micros(now))).execute(connection)?;
     Ok(())
 }
 
@@ -198,6 +306,7 @@ impl TryFrom<Row> for Subject {
         Ok(Self {
             id: parse("subjects.id", &row.id)?,
             created_at: instant("subjects.created_at", row.created_at)?,
+            restriction: restriction(row.restricted_at, row.restriction)?,
             external_ref: row.external_ref,
         })
     }

@@ -12,7 +12,7 @@ use super::{
     consents::lock_active,
     error::{Conflict, StoreError},
     schema::main::enrolments,
-    subjects::used,
+    subjects::{lock, refuse_restricted, used},
 };
 use crate::{
     domain::{
@@ -172,6 +172,7 @@ impl Templates<'_> {
         rows.into_iter().map(open).collect()
     }
 
+    /// `Restricted` where what is known of the person is to be kept.
     pub async fn delete(
         &self,
         tenant: TenantId,
@@ -183,9 +184,13 @@ impl Templates<'_> {
             .filter(enrolments::tenant_id.eq(tenant.to_string()))
             .filter(enrolments::subject_id.eq(subject.to_string()))
             .filter(enrolments::id.eq(id.to_string()));
-        let delete = move |connection: &mut AnyConnection| match diesel::delete(own).execute(connection)? {
-            0 => Err(StoreError::NotFound),
-            _ => act.complete(connection, tenant),
+        let delete = move |connection: &mut AnyConnection| {
+            lock(connection, tenant, subject)?;
+            refuse_restricted(connection, tenant, subject)?;
+            match diesel::delete(own).execute(connection)? {
+                0 => Err(StoreError::NotFound),
+                _ => act.complete(connection, tenant),
+            }
         };
         self.pool.write(tenant, delete).await
     }

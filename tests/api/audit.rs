@@ -58,6 +58,16 @@ async fn every_call_that_changes_something_leaves_one_entry() {
         assert_eq!(digest.len(), 64);
         let own = format!("/v1/subjects/{subject}");
 
+        let patch = client.request(reqwest::Method::PATCH, &own).json(&json!({ "external_ref": "somebody else" }));
+        let done = client.send(patch).await.expect(200);
+        seen("PATCH /v1/subjects/{subject}", done, "subject.rectified", None).await;
+        let restriction = format!("{own}/restriction");
+        let done = client.post(&restriction, json!({ "reason": "objection" })).await.expect(200);
+        let entry = seen("POST /v1/subjects/{subject}/restriction", done, "subject.restricted", None).await;
+        assert_eq!((&entry["reason"], &entry["subject_digest"]), (&json!("objection"), &json!(digest)));
+        let done = client.delete(&restriction).await.expect(204);
+        seen("DELETE /v1/subjects/{subject}/restriction", done, "subject.restriction_lifted", None).await;
+
         let body = json!({ "purpose": "face_verification", "notice_version": "2026-11" });
         let made = client.post(&format!("{own}/consents"), body).await.expect(201);
         let consent = made.id();

@@ -1,4 +1,4 @@
-//! Nobody's face is looked at without a yes: every route that takes a photo, as the route table and the document have them,
+//! Nobody's face is looked at without a yes, and nobody's whose data are restricted: every route that takes a photo, as the route table and the document have them,
 //! with a real photo of somebody who has not agreed, in every way of not having agreed.
 //!
 //! A new route is in here by itself. If it takes a photo it must ask for a consent; if it takes none it must say so, which is
@@ -94,7 +94,7 @@ fn stored(app: &TestApp) -> [i64; 4] {
 
 const VERIFICATION: &str = "face_verification";
 
-/// Everybody who has not agreed, or not any more, and the code that says so.
+/// Everybody who has not agreed, or not any more, or whose yes is not to be used now, and the code that says so.
 async fn those_who_have_not_agreed(app: &TestApp) -> Vec<(&'static str, Person, &'static str)> {
     let never = Person::new(app).await;
 
@@ -115,6 +115,12 @@ async fn those_who_have_not_agreed(app: &TestApp) -> Vec<(&'static str, Person, 
     superseded.enrol().await;
     superseded.publish("2", true).await;
 
+    let restricted = Person::new(app).await;
+    restricted.agree(json!({ "purpose": VERIFICATION, "notice_version": "1" })).await;
+    restricted.enrol().await;
+    let restriction = format!("/v1/subjects/{}/restriction", restricted.subject);
+    restricted.client.post(&restriction, json!({ "reason": "objection" })).await.expect(200);
+
     let expired = Person::new(app).await;
     let expires_at = app.clock_in(Duration::MINUTE);
     expired.agree(json!({ "purpose": VERIFICATION, "notice_version": "1", "expires_at": expires_at })).await;
@@ -126,6 +132,8 @@ async fn those_who_have_not_agreed(app: &TestApp) -> Vec<(&'static str, Person, 
         ("another purpose", otherwise, "consent_required"),
         ("withdrawn", withdrawn, "consent_required"),
         ("superseded", superseded, "consent_superseded"),
+        // Has agreed, and still does.
+        ("restricted", restricted, "subject_restricted"),
         ("expired", expired, "consent_required"),
     ]
 }

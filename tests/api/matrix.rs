@@ -215,7 +215,10 @@ fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8], subject
     let (content_type, bytes) = match format!("{} {}", operation.method, operation.path).as_str() {
         "POST /oauth/token" => form("grant_type=client_credentials"),
         "POST /oauth/revoke" | "POST /oauth/introspect" => form("token=any"),
-        "POST /v1/subjects" => json(json!({ "external_ref": Uuid::now_v7().to_string() })),
+        "POST /v1/subjects" | "PATCH /v1/subjects/{subject}" => {
+            json(json!({ "external_ref": Uuid::now_v7().to_string() }))
+        }
+        "POST /v1/subjects/{subject}/restriction" => json(json!({ "reason": "objection" })),
         "POST /v1/subjects/{subject}/consents" => {
             json(json!({ "purpose": "face_verification", "notice_version": "1" }))
         }

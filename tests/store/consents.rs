@@ -12,6 +12,7 @@ use velum::{
         consent::{Consent, ConsentState, GivenBy, Method, Purpose, Reference, ShownNotice, Statement},
         id::{ConsentId, SubjectId},
         notice::{Generation, Notice},
+        restriction::{Ground, Restriction},
     },
     store::{Conflict, StoreError},
 };
@@ -178,6 +179,65 @@ fn a_withdrawal_waits_for_the_write_that_came_first() {
         withdrawal.await.unwrap().unwrap();
         assert_eq!(database.count("verifications"), 1);
         writer.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_restriction_waits_for_the_write_that_came_first_and_nothing_comes_after_it() {
+    on(Kind::Postgres, |database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        grant(&store, tenant, id).await;
+        let mut stranger = database.stranger("BEGIN; LOCK TABLE verifications IN SHARE MODE");
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move {
+                insert_verification(&store, tenant, verification_of(id), &key).await.unwrap();
+                insert_verification(&store, tenant, verification_of(id), &key).await
+            }
+        });
+        database.wait_for_blocked(1).await;
+        let restriction = Restriction { ground: Ground::Objection, since: NOW };
+        let restricting = tokio::spawn({
+            let store = store.clone();
+            async move { store.subjects().restrict(tenant, id, restriction, |_| Ok(act())).await }
+        });
+        database.wait_for_blocked(2).await;
+        stranger.batch_execute("COMMIT").unwrap();
+        assert_eq!(restricting.await.unwrap().unwrap(), restriction);
+        let stored = database.count("verifications");
+        assert!((1..=2).contains(&stored), "{stored}");
+        let _before_or_refused = writer.await.unwrap();
+        assert_eq!(database.count("verifications"), stored);
+    });
+}
+
+#[test]
+fn nothing_is_written_about_a_person_whose_data_rest_and_nothing_is_deleted_one_by_one() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        grant(&store, tenant, id).await;
+        insert_template(&store, tenant, id, &key, b"template").await.unwrap();
+        let restriction = Restriction { ground: Ground::AccuracyContested, since: NOW };
+        store.subjects().restrict(tenant, id, restriction, |_| Ok(act())).await.unwrap();
+        assert_eq!(store.subjects().find(tenant, id).await.unwrap().restriction, Some(restriction));
+
+        let template = store.templates().list(tenant, id).await.unwrap()[0].id;
+        for refused in [
+            store.consents().active(tenant, id, &purpose(), NOW).await.map(drop),
+            insert_template(&store, tenant, id, &key, b"template").await.map(drop),
+            insert_verification(&store, tenant, verification_of(id), &key).await,
+            store.templates().delete(tenant, id, template, act()).await,
+        ] {
+            assert!(matches!(refused, Err(StoreError::Restricted)), "{refused:?}");
+        }
+        assert_eq!((database.count("enrolments"), database.count("verifications")), (1, 0));
+        store.subjects().lift_restriction(tenant, id, act()).await.unwrap();
+        insert_verification(&store, tenant, verification_of(id), &key).await.unwrap();
+        store.templates().delete(tenant, id, template, act()).await.unwrap();
     });
 }
 

@@ -5,6 +5,7 @@ use velum::{
     audit::Actor,
     domain::{
         id::{ClientId, SubjectId, TenantId},
+        restriction::{Ground, Restriction},
         retention::{RecordKind, RetentionSchedule},
         usage::Operation,
     },
@@ -223,6 +224,26 @@ fn a_database_from_before_knows_when_its_persons_were_last_used() {
         store.migrate().await.unwrap();
         assert_eq!(used(), kept);
         assert_eq!(kept.iter().filter(|used| used.is_empty()).count(), 1);
+    });
+}
+
+#[test]
+fn what_is_known_of_a_person_whose_data_rest_stays_until_they_rest_no_more() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (resting, key) = enrolled(&store, tenant, "resting").await;
+        enrolled(&store, tenant, "another").await;
+        verify(&store, tenant, resting, &key, NOW).await;
+        let consent = store.consents().list(tenant, resting, &any_key()).await.unwrap()[0].id;
+        store.consents().withdraw(tenant, resting, consent, withdrawal(said(NOW), any_key()), act_of).await.unwrap();
+        let restriction = Restriction { ground: Ground::LegalClaims, since: NOW };
+        let set = store.subjects().restrict(tenant, resting, restriction, |_| Ok(act())).await.unwrap();
+        assert_eq!(set, restriction);
+        let later = NOW + Duration::days(2_000);
+        assert_eq!(gone(&store, later).await, [(RecordKind::UnusedTemplates, 1)], "the other person's");
+        store.subjects().lift_restriction(tenant, resting, act()).await.unwrap();
+        assert_eq!(announced(&store, later).await.len(), 4, "all kinds that are about persons");
     });
 }
 

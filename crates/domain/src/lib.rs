@@ -11,6 +11,7 @@ pub mod job;
 pub mod matching;
 pub mod network;
 pub mod notice;
+pub mod restriction;
 pub mod retention;
 pub mod revocation;
 pub mod usage;

@@ -13,5 +13,6 @@ pub mod models;
 pub mod notices;
 pub mod oauth;
 pub mod policies;
+pub mod restriction;
 pub mod subjects;
 pub mod verifications;

@@ -14,7 +14,7 @@ use crate::{
         handlers::erasures::location,
         idempotency::{self, Once, respond},
         problem::Problem,
-        wire::{ExternalRef, NewSubjectBody, PageBody, PageQuery, SubjectBody, SubjectQuery},
+        wire::{ExternalRef, NewSubjectBody, PageBody, PageQuery, SubjectBody, SubjectPatchBody, SubjectQuery},
     },
 };
 
@@ -57,6 +57,21 @@ pub async fn list(
 pub async fn show(caller: Caller, flows: Data<Flows>, subject: InPath<SubjectId>) -> Result<HttpResponse, Problem> {
     let subject = subjects::show(&flows, caller.tenant, subject.0).await?;
     Ok(HttpResponse::Ok().json(SubjectBody::from(subject)))
+}
+
+/// Put right your own name for a person. What is known of the face is put right by deleting an enrolment and enrolling again.
+#[utoipa::path(patch, path = "/v1/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path)), request_body = SubjectPatchBody, responses((status = 200, body = SubjectBody)))]
+pub async fn rectify(
+    caller: Caller,
+    flows: Data<Flows>,
+    subject: InPath<SubjectId>,
+    once: Once,
+    Json(body, asked): Json<SubjectPatchBody>,
+) -> Result<HttpResponse, Problem> {
+    let ExternalRef(external_ref) = ExternalRef::parse(body.external_ref)?;
+    let call = once.asking(asked).call(|subject: &Subject| idempotency::ok(SubjectBody::from(subject.clone())));
+    Ok(respond(subjects::rectify(&flows, caller.tenant, subject.0, &external_ref, call).await?))
 }
 
 /// Remove a person with everything that is known: key, templates, consents, verifications, counters.

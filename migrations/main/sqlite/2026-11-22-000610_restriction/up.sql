@@ -1,0 +1,4 @@
+-- Since when, and why, what is known of a person is kept and nothing else is done with it; both or neither.
+
+ALTER TABLE subjects ADD COLUMN restricted_at INTEGER;
+ALTER TABLE subjects ADD COLUMN restriction TEXT;
