@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     auth::{Scopes, api_key::Environment, jwt::Tokens},
     cache::{Cache, CacheError, Redis, RedisTls},
+    console,
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
     fhe::{
@@ -471,6 +472,7 @@ fn serve(
             .app_data(limits)
             .wrap(Condition::new(!cors_origins.is_empty(), http::cors::layer(&cors_origins)))
             .wrap(from_fn(http::middleware::around))
+            .configure(console::configure)
             .configure(http::configure)
     };
     let listening = Listening {

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod auth;
 pub mod cache;
 pub mod commands;
+pub mod console;
 pub mod face;
 pub mod flows;
 pub mod http;

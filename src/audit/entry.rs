@@ -64,6 +64,13 @@ actions! {
     DataKeysExchanged = "keys.data_exchanged";
     FheKeyTookOver = "keys.fhe_took_over";
     FheKeyRetired = "keys.fhe_retired";
+    OfficerAdded = "officer.added";
+    OfficerReset = "officer.reset";
+    OfficerDisabled = "officer.disabled";
+    OfficerSignedIn = "officer.signed_in";
+    OfficerSignedOut = "officer.signed_out";
+    OfficerSignInFailed = "officer.sign_in_failed";
+    OfficerPasswordChanged = "officer.password_changed";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

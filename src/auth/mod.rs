@@ -2,6 +2,7 @@
 //!
 //! `jwt` issues and verifies access tokens; `client_secret` and `assertion` check the credentials they are bought with;
 //! `api_key` takes the place of both. All end in a `Caller`: the only thing the rest of the program learns about one.
+//! `password`, `totp` and `session_token` are for officers, who are persons and come with a browser.
 //! `evidence` is the other thing that keys sign: documents for third parties.
 
 pub mod api_key;
@@ -10,9 +11,12 @@ pub mod client_secret;
 pub mod evidence;
 mod idempotency;
 pub mod jwt;
+pub mod password;
 mod role;
+pub mod session_token;
 mod signing_key;
 mod subject_digest;
+pub mod totp;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 

@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod notices;
+pub mod officers;
 pub mod once;
 pub mod page;
 pub mod quality;

@@ -82,7 +82,7 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
         return Ok(());
     }
     let flows = flows(request)?;
-    within_rate(flows, Policy::Address, &address(request), seen).await?;
+    within_rate(flows, Policy::Address, &address(request), 1, seen).await?;
     // Another method is refused by the resource itself, whoever asks.
     let answers = allow.split(", ").any(|method| method == request.method().as_str());
     if access == Access::Open || !answers {
@@ -93,7 +93,7 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
     // Both ask Redis: together they wait once.
     let identity = genuine.identity().to_string();
     let (caller, within) =
-        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, seen));
+        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, 1, seen));
     let caller = caller?;
     within?;
     if let Access::Needs(scope) = access
@@ -114,8 +114,13 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
     Ok(())
 }
 
-async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) -> Result<(), Problem> {
-    let verdict = flows.cache().take(policy, key, 1).await;
+/// For doors that are not in the route table: whether an address may knock so often, or why not.
+pub async fn address_within_rate(request: &HttpRequest, cost: u32) -> Result<(), Problem> {
+    within_rate(flows(request)?, Policy::Address, &address(request), cost, &mut Seen::default()).await
+}
+
+async fn within_rate(flows: &Flows, policy: Policy, key: &str, cost: u32, seen: &mut Seen) -> Result<(), Problem> {
+    let verdict = flows.cache().take(policy, key, cost).await;
     seen.note(policy, verdict);
     if verdict.allowed {
         return Ok(());

@@ -53,19 +53,20 @@ fn once(request: &HttpRequest) -> Result<Once, Problem> {
     let caller = caller(request)?;
     let request_id = request.extensions().get::<RequestId>().map(RequestId::to_string);
     let actor = Actor { name: caller.identity.to_string(), request: request_id };
-    Ok(Once { tenant: caller.tenant, actor, key: keyed_call(request)? })
+    let key = key(request)?.map(|key| keyed_call(request, key)).transpose()?;
+    Ok(Once { tenant: caller.tenant, actor, key })
 }
 
-fn keyed_call(request: &HttpRequest) -> Result<Option<KeyedCall>, Problem> {
-    let Some(key) = key(request)? else { return Ok(None) };
+/// The call that a request is, under a key by which it is known again.
+pub fn keyed_call(request: &HttpRequest, key: String) -> Result<KeyedCall, Problem> {
     let route = request.match_pattern().unwrap_or_default();
     let time_max = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
-    Ok(Some(KeyedCall {
+    Ok(KeyedCall {
         operation: format!("{} {route}", request.method()),
         key,
         asked: vec![request.uri().to_string().into_bytes()],
         time_max: (time_max + GRACE).try_into().map_err(|_| Problem::internal())?,
-    }))
+    })
 }
 
 /// Taken as it stands, or between the quotation marks of a structured field (RFC 9651, section 3.3.3).

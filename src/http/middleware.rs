@@ -177,17 +177,18 @@ fn is_draining(request: &HttpRequest) -> bool {
     request.app_data::<Data<Draining>>().is_some_and(|draining| draining.has_begun())
 }
 
-/// Gives an error its problem+json body. Errors that bring a JSON body of their own (RFC 6749's) keep it.
+/// Gives an error its problem+json body. Errors that bring a body of their own (RFC 6749's JSON, a page) keep it.
 fn write_problem(mut response: ServiceResponse<BoxBody>, request_id: &str) -> ServiceResponse<BoxBody> {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
     let stated = response.response_mut().extensions_mut().remove::<Problem>();
-    let has_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let has_body = kind.is_some_and(|kind| kind == "application/json" || kind == "text/html; charset=utf-8");
     let problem = match stated {
         Some(problem) => problem,
-        None if has_json => return response,
+        None if has_body => return response,
         None => Problem::of_status(status),
     };
     let body = problem.to_json(response.request().path(), request_id);
@@ -195,7 +196,8 @@ fn write_problem(mut response: ServiceResponse<BoxBody>, request_id: &str) -> Se
     response.map_body(|_, _| BoxBody::new(body))
 }
 
-/// The documentation page needs its own scripts and styles; nothing else needs anything.
+/// The documentation page needs its own scripts and styles, and the console brings its own policies; nothing else needs
+/// anything.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 const POLICY_OF_DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -204,12 +206,18 @@ fn set_headers(headers: &mut HeaderMap, request_id: &str, route: &str) {
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::X_FRAME_OPTIONS, "DENY");
-    set(header::REFERRER_POLICY, "no-referrer");
     set(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    set(header::CONTENT_SECURITY_POLICY, if route.starts_with("/docs") { POLICY_OF_DOCS } else { POLICY });
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let policy = if route.starts_with("/docs") { POLICY_OF_DOCS } else { POLICY };
+    let unless_given = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in unless_given {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
     }
     if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, value);

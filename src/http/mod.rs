@@ -1,11 +1,11 @@
 //! HTTP: one table of routes, and the layers around them.
 
-mod access;
+pub mod access;
 pub mod address;
 pub mod cors;
 pub mod extract;
 mod handlers;
-mod idempotency;
+pub mod idempotency;
 pub mod listener;
 pub mod metrics;
 pub mod middleware;

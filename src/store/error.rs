@@ -79,6 +79,8 @@ pub enum Conflict {
     LeaseLost,
     /// A job of this kind and key waits already.
     JobQueued,
+    /// Another officer, maybe of another tenant, has this name.
+    OfficerName,
     /// The person has an open erasure request.
     ErasureOpen,
     /// The erasure request is in a state that does not allow it.
@@ -102,6 +104,7 @@ impl Conflict {
             Self::ClaimLost => "claim_lost",
             Self::LeaseLost => "lease_lost",
             Self::JobQueued => "job_queued",
+            Self::OfficerName => "officer_name_taken",
             Self::ErasureOpen => "erasure_open",
             Self::ErasureState => "erasure_state",
             Self::DataKey => "data_key_exists",

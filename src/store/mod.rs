@@ -34,6 +34,7 @@ pub mod keystore;
 mod ledger;
 mod migrations;
 mod notices;
+mod officers;
 mod page;
 mod retention;
 mod rewrap;
@@ -65,6 +66,7 @@ pub use self::{
     keystore::KeyStore,
     ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
     notices::Notices,
+    officers::{Credentials, NameIndex, NewOfficer, NewSession, Officer, Officers, Session},
     page::{PAGE_ROWS_MAX, Page},
     retention::Retention,
     rewrap::Rewrapped,
@@ -173,6 +175,10 @@ impl Store {
 
     pub fn notices(&self) -> Notices<'_> {
         Notices { pool: self.pool() }
+    }
+
+    pub fn officers(&self) -> Officers<'_> {
+        Officers { pool: self.pool(), blind_index: &self.blind_index }
     }
 
     pub fn templates(&self) -> Templates<'_> {

@@ -33,6 +33,39 @@ pub mod main {
         }
     }
     diesel::table! {
+        officers (id) {
+            id -> Text,
+            tenant_id -> Text,
+            name -> Binary,
+            name_index -> Binary,
+            password_hash -> Binary,
+            password_until -> Nullable<BigInt>,
+            totp_secret -> Binary,
+            totp_step -> BigInt,
+            created_at -> BigInt,
+            disabled_at -> Nullable<BigInt>,
+        }
+    }
+    diesel::table! {
+        officer_sessions (token_hash) {
+            token_hash -> Binary,
+            tenant_id -> Text,
+            officer_id -> Text,
+            started_at -> BigInt,
+            last_used_at -> BigInt,
+        }
+    }
+    diesel::joinable!(officer_sessions -> officers (officer_id));
+    diesel::allow_tables_to_appear_in_same_query!(officers, officer_sessions);
+    diesel::table! {
+        sign_in_attempts (name_index) {
+            name_index -> Binary,
+            failures -> BigInt,
+            blocked_until -> BigInt,
+            counted_at -> BigInt,
+        }
+    }
+    diesel::table! {
         ledger_mark (id) {
             id -> BigInt,
             sequence -> BigInt,

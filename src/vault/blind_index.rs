@@ -31,8 +31,17 @@ impl BlindIndexKey {
     }
 
     pub fn index(&self, tenant: TenantId, column: &str, value: &str) -> BlindIndex {
+        self.index_within(&tenant.to_string(), column, value)
+    }
+
+    /// For what has one meaning in the whole service. `*`, which is no tenant's id, stands in the tenant's place.
+    pub fn index_across_tenants(&self, column: &str, value: &str) -> BlindIndex {
+        self.index_within("*", column, value)
+    }
+
+    fn index_within(&self, tenant: &str, column: &str, value: &str) -> BlindIndex {
         let mut message = Zeroizing::new(Vec::new());
-        for part in [tenant.to_string().as_bytes(), column.as_bytes(), value.as_bytes()] {
+        for part in [tenant.as_bytes(), column.as_bytes(), value.as_bytes()] {
             push_length_prefixed(&mut message, part);
         }
         BlindIndex(mac(&self.0, &message))

@@ -68,8 +68,23 @@ ids! {
     JobId = "job";
     /// One request to erase a person.
     ErasureId = "ers";
+    /// A person who signs in at the console.
+    OfficerId = "off";
+    /// A form of the console, as it was shown once.
+    FormId = "frm";
     /// One HTTP request.
     RequestId = "req";
+}
+
+impl OfficerId {
+    /// The name under which the officer's data key lies in the key store, among those of subjects: an officer is a person too.
+    pub fn key_holder(self) -> SubjectId {
+        SubjectId(self.0)
+    }
+
+    pub fn of_key_holder(holder: SubjectId) -> Self {
+        Self(holder.0)
+    }
 }
 
 impl VerificationId {
