@@ -1,8 +1,13 @@
 //! The whole, built once and run. The only file that knows every room.
 
 use std::{
+    fs::{self, Permissions},
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,7 +37,12 @@ use crate::{
         rekey::Rekey,
     },
     flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, uploads::Uploads},
-    http::{self, address::TrustedProxies, listener::Listening, middleware::Draining},
+    http::{
+        self,
+        address::TrustedProxies,
+        listener::{Doors, Listening},
+        middleware::Draining,
+    },
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError, Signs},
     settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings, WorkerPlace},
@@ -88,6 +98,8 @@ pub enum StartError {
     Signals(#[source] io::Error),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on the socket {path}", path = path.display())]
+    ListenOnSocket { path: PathBuf, source: io::Error },
 }
 
 /// What takes seconds and hundreds of megabytes to load, and never changes: the models and the keys of the encryption.
@@ -237,9 +249,10 @@ impl App {
     /// Begins to listen and returns; the server runs beside the caller.
     pub fn spawn(self) -> Result<Running, StartError> {
         let failed = |source| StartError::Listen { address: self.server.listen, source };
-        let listener = listen(&self.server).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let server = serve(listener, &self.server, self.tls, self.flows.clone(), self.draining.clone());
+        let tcp = listen(&self.server).map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        let unix = self.server.listen_socket.as_deref().map(listen_on_socket).transpose()?;
+        let server = serve(Doors { tcp, unix }, &self.server, self.tls, self.flows.clone(), self.draining.clone());
         let server = server.map_err(failed)?;
         let metrics = self.server.metrics_listen.map(|listen| Metrics::spawn(listen, &self.flows)).transpose()?;
         tracing::info!(event = "listening", %address, "the server listens");
@@ -452,8 +465,20 @@ fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// One that nobody listens on any more was left by a process that was killed, and is replaced.
+fn listen_on_socket(path: &Path) -> Result<UnixListener, StartError> {
+    let failed = |source| StartError::ListenOnSocket { path: path.to_owned(), source };
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // Ourselves, and the proxy by its group.
+    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
 fn serve(
-    listener: TcpListener,
+    doors: Doors,
     settings: &ServerSettings,
     tls: rustls::ServerConfig,
     flows: Data<Flows>,
@@ -483,7 +508,7 @@ fn serve(
         stop_timeout: settings.stop_timeout.saturating_sub(NOTICE),
         introduced_by,
     };
-    http::listener::serve(listener, listening, routes)
+    http::listener::serve(doors, listening, routes)
 }
 
 /// Makes keys and certificates in the embedded mode; in production nothing makes itself.

@@ -131,6 +131,8 @@ pub struct Settings {
 
 pub struct ServerSettings {
     pub listen: SocketAddr,
+    /// For a proxy on the same host, beside `listen`; `None`: no Unix socket.
+    pub listen_socket: Option<PathBuf>,
     /// Where Prometheus scrapes, without TLS; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Web pages that may call from a browser.
@@ -286,6 +288,7 @@ impl Settings {
         };
         let server = ServerSettings {
             listen: reader.value("LISTEN", "an address and port such as 127.0.0.1:8443", "127.0.0.1:8443"),
+            listen_socket: reader.optional("LISTEN_SOCKET", "a path such as /run/velum/green.sock"),
             metrics_listen: reader
                 .optional("METRICS_LISTEN", "an address and port of the inside, such as 127.0.0.1:9464"),
             cors_origins: cors_origins(reader, mode),

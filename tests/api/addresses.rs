@@ -7,6 +7,10 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -136,8 +140,8 @@ async fn the_client_is_found_behind_one_nginx_and_behind_two() {
     let app = TestApp::spawn(Kind::Sqlite, &[PROXIES]).await;
     let (one, two) = (free_address("127.0.0.1"), free_address("127.0.0.1"));
     let hops = [
-        Hop { listen: one, to: app.running.address, from: PROXY, kind: HopKind::Http },
-        Hop { listen: two, to: one, from: OTHER_PROXY, kind: HopKind::Http },
+        Hop { listen: one, to: app.running.address.to_string(), from: PROXY, kind: HopKind::Http },
+        Hop { listen: two, to: one.to_string(), from: OTHER_PROXY, kind: HopKind::Http },
     ];
     let Some(_nginx) = Nginx::start(&hops, &app.data_dir.path().join("tls")) else { return };
     for server in [one, two] {
@@ -158,6 +162,29 @@ async fn the_client_is_found_behind_one_nginx_and_behind_two() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_nginx_on_the_same_host_comes_over_a_socket_to_which_a_rename_leads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [green, active] = ["green.sock", "active.sock"].map(|name| folder.path().join(name));
+    // Left by one that was killed.
+    drop(UnixListener::bind(&green).unwrap());
+    let options = [("LISTEN_SOCKET", green.to_str().unwrap()), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let app = TestApp::spawn(Kind::Sqlite, &options).await;
+    let rights = fs::metadata(&green).unwrap().permissions().mode();
+    assert_eq!(rights & 0o777, 0o660);
+    let listen = free_address("127.0.0.1");
+    let to = format!("unix:{}", active.display());
+    let hop = Hop { listen, to, from: PROXY, kind: HopKind::Http };
+    let Some(_nginx) = Nginx::start(&[hop], &app.data_dir.path().join("tls")) else { return };
+    let client = client(&app, CLIENT, listen);
+    assert_eq!(client.get("/livez").await.status, 502, "it leads nowhere yet");
+    let next = folder.path().join("next");
+    symlink(&green, &next).unwrap();
+    fs::rename(&next, &active).unwrap();
+    assert_seen(&app, &client, &[], CLIENT).await;
+    assert_seen(&app, &client, &["203.0.113.7"], CLIENT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_are_found_over_ipv6_and_over_ipv4_on_one_socket() {
     if TcpListener::bind("[::1]:0").is_err() {
         return eprintln!("skipped: no IPv6 here");
@@ -170,7 +197,7 @@ async fn clients_are_found_over_ipv6_and_over_ipv4_on_one_socket() {
     assert_seen(&app, &client(&app, PROXY, over_ipv4), &["203.0.113.7"], "203.0.113.7").await;
 
     let front = free_address("::1");
-    let hops = [Hop { listen: front, to: over_ipv4, from: PROXY, kind: HopKind::Http }];
+    let hops = [Hop { listen: front, to: over_ipv4.to_string(), from: PROXY, kind: HopKind::Http }];
     let Some(_nginx) = Nginx::start(&hops, &app.data_dir.path().join("tls")) else { return };
     assert_seen(&app, &client(&app, "::1", front), &["203.0.113.7"], "::1").await;
 }
@@ -182,8 +209,8 @@ async fn the_client_is_found_behind_an_nginx_that_passes_tls_on() {
     let app = TestApp::spawn(Kind::Sqlite, BEHIND_STREAMS).await;
     let (stream, front) = (free_address("127.0.0.1"), free_address("127.0.0.1"));
     let hops = [
-        Hop { listen: stream, to: app.running.address, from: PROXY, kind: HopKind::Stream },
-        Hop { listen: front, to: stream, from: OTHER_PROXY, kind: HopKind::Http },
+        Hop { listen: stream, to: app.running.address.to_string(), from: PROXY, kind: HopKind::Stream },
+        Hop { listen: front, to: stream.to_string(), from: OTHER_PROXY, kind: HopKind::Http },
     ];
     let Some(_nginx) = Nginx::start(&hops, &app.data_dir.path().join("tls")) else { return };
     assert_seen(&app, &client(&app, CLIENT, stream), &["203.0.113.7"], CLIENT).await;

@@ -19,8 +19,9 @@ pub struct Nginx {
 /// One listener and where it leads.
 pub struct Hop {
     pub listen: SocketAddr,
-    pub to: SocketAddr,
-    /// From which address nginx calls on.
+    /// An address, or `unix:` and the path of a socket.
+    pub to: String,
+    /// From which address nginx calls on; over a socket from none.
     pub from: &'static str,
     pub kind: HopKind,
 }
@@ -80,17 +81,22 @@ fn configuration(hops: &[Hop], tls: &Path, folder: &Path) -> String {
     let servers = |kind| -> String {
         hops.iter()
             .filter(|hop| hop.kind == kind)
-            .map(|Hop { listen, to, from, .. }| match kind {
-                HopKind::Http => format!(
-                "server {{ listen {listen} ssl; ssl_certificate {tls}/server.pem; ssl_certificate_key {tls}/server.key;
+            .map(|Hop { listen, to, from, .. }| {
+                let name = format!("to_{}", listen.port());
+                let bind = if to.starts_with("unix:") { String::new() } else { format!("proxy_bind {from};") };
+                match kind {
+                    HopKind::Http => format!(
+                        "upstream {name} {{ server {to}; }}
+                server {{ listen {listen} ssl; ssl_certificate {tls}/server.pem; ssl_certificate_key {tls}/server.key;
                     location / {{
-                        proxy_pass https://{to}; proxy_bind {from}; proxy_http_version 1.1;
+                        proxy_pass https://{name}; {bind} proxy_http_version 1.1;
                         proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
                         proxy_ssl_trusted_certificate {tls}/ca.pem; proxy_ssl_verify on; proxy_ssl_name localhost;
                     }} }}\n"
-            ),
-                HopKind::Stream => {
-                    format!("server {{ listen {listen}; proxy_pass {to}; proxy_bind {from}; proxy_protocol on; }}\n")
+                    ),
+                    HopKind::Stream => {
+                        format!("server {{ listen {listen}; proxy_pass {to}; {bind} proxy_protocol on; }}\n")
+                    }
                 }
             })
             .collect()
