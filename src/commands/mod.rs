@@ -17,6 +17,7 @@ mod keys;
 mod local_server;
 mod migrate;
 mod models;
+mod officers;
 mod openapi;
 mod progress;
 mod retention;
@@ -76,6 +77,9 @@ enum Command {
     /// Give apps their credentials
     #[command(subcommand)]
     Clients(clients::Command),
+    /// Give officers their accounts for the console
+    #[command(subcommand)]
+    Officers(officers::Command),
     /// Compare the databases with the ledger of erasures, and replay it after a restore
     #[command(subcommand)]
     Erasures(erasures::Command),
@@ -137,6 +141,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate(arguments) => migrate::run(arguments).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Clients(command) => clients::run(command).await,
+        Command::Officers(command) => officers::run(command).await,
         Command::Erasures(command) => erasures::run(command).await,
         Command::Certificate(command) => documents::run_certificate(command),
         Command::Audit(command) => documents::run_audit(command),

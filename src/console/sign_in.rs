@@ -19,6 +19,7 @@ use crate::{
         Flows,
         officers::{self, SignIn, SignInError},
     },
+    http::access,
 };
 
 const HOME: &str = "/console";
@@ -55,6 +56,7 @@ pub async fn sign_in(
         }
         Err(error) => {
             let (status, refusal, wait) = refusal(error)?;
+            access::credential_refused(&request).await;
             waiting(open_page(status, SignInPage { refusal: Some(refusal) })?, wait)
         }
     }

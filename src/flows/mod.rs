@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod notices;
+pub mod officer_accounts;
 pub mod officers;
 pub mod once;
 pub mod page;

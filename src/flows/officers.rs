@@ -67,23 +67,17 @@ pub enum SignInError {
 
 /// Whether name, password and code belong together; if they do, a session begins.
 pub async fn sign_in(flows: &Flows, asked: SignIn) -> Result<SessionToken, SignInError> {
-    let attempt = Attempt::begin(flows, &asked.name).await?;
-    let actor = |officer: &Officer| Actor { name: officer.id.to_string(), request: asked.request.clone() };
-    let Some(known) = attempt.matches(flows, asked.password, Some(&asked.code)).await? else {
-        let event = attempt.officer.as_ref().map(|officer| {
-            let event = Event::of(actor(officer), Action::OfficerSignInFailed, officer.id, flows.now());
-            (officer.tenant, event)
-        });
-        flows.store.officers().refuse(&attempt.name, event, flows.now()).await.map_err(FlowError::from)?;
-        tracing::warn!(event = "sign_in_failed", "somebody could not sign in at the console");
-        return Err(SignInError::Refused);
+    let SignIn { name, password, code, request } = asked;
+    let attempt = Attempt::begin(flows, &name, request).await?;
+    let Some(known) = attempt.matches(flows, password, Some(&code)).await? else {
+        return attempt.refuse(flows).await;
     };
-    let (officer, now) = (known.officer, flows.now());
-    let token = SessionToken::generate();
-    let event = Event::of(actor(&officer), Action::OfficerSignedIn, officer.id, now);
-    let session = new_session(&token, now);
-    let signed_in = flows.store.officers().sign_in(&officer, attempt.name, known.step, session, event).await;
-    if signed_in.map_err(FlowError::from)? { Ok(token) } else { Err(SignInError::Refused) }
+    let (token, event) = (SessionToken::generate(), attempt.event(flows, &known.officer, Action::OfficerSignedIn));
+    let session = new_session(&token, event.at);
+    let officers = flows.store.officers();
+    let signed_in = officers.sign_in(&known.officer, attempt.name.clone(), known.step, session, event).await;
+    // Else the code was taken before: by somebody who looked over a shoulder, or by the same form sent twice.
+    if signed_in.map_err(FlowError::from)? { Ok(token) } else { attempt.refuse(flows).await }
 }
 
 /// Changes the password of whoever is signed in: with the present one, for a page left open is no proof. Another session takes
@@ -99,17 +93,16 @@ pub async fn change_password(
     if present.expose_text() == new.expose_text() {
         return Err(WeakPassword::Unchanged.into());
     }
-    let attempt = Attempt::begin(flows, &signed_in.name).await?;
-    let Some(known) = attempt.matches(flows, present, None).await? else { return Err(SignInError::Refused) };
+    let attempt = Attempt::begin(flows, &signed_in.name, request).await?;
+    let Some(known) = attempt.matches(flows, present, None).await? else { return attempt.refuse(flows).await };
     let place = flows.compute.reserve().map_err(FlowError::from)?;
     let hash = place.run(move || new.hash()).await.map_err(FlowError::from)?.map_err(FlowError::internal)?;
-    let (officer, now, token) = (known.officer, flows.now(), SessionToken::generate());
-    let actor = Actor { name: officer.id.to_string(), request };
-    let event = Event::of(actor, Action::OfficerPasswordChanged, officer.id, now);
-    let session = new_session(&token, now);
-    let officers = flows.store.officers();
-    let changed = officers.change_password(&officer, attempt.name, &hash, &known.key, session, event).await;
-    if changed.map_err(FlowError::from)? { Ok(token) } else { Err(SignInError::Refused) }
+    let token = SessionToken::generate();
+    let event = attempt.event(flows, &known.officer, Action::OfficerPasswordChanged);
+    let session = new_session(&token, event.at);
+    let (officers, name) = (flows.store.officers(), attempt.name.clone());
+    let changed = officers.change_password(&known.officer, name, &hash, &known.key, session, event).await;
+    if changed.map_err(FlowError::from)? { Ok(token) } else { attempt.refuse(flows).await }
 }
 
 /// Who holds this token; nobody when the session is over.
@@ -149,6 +142,7 @@ pub async fn sign_out(
 struct Attempt {
     name: NameIndex,
     officer: Option<Officer>,
+    request: Option<String>,
 }
 
 /// An officer who proved it.
@@ -159,7 +153,7 @@ struct Known {
 }
 
 impl Attempt {
-    async fn begin(flows: &Flows, name: &str) -> Result<Self, SignInError> {
+    async fn begin(flows: &Flows, name: &str, request: Option<String>) -> Result<Self, SignInError> {
         // Where there is no place for the work that follows, nothing is counted.
         flows.compute.refuse_if_full().map_err(FlowError::from)?;
         let (officers, now) = (flows.store.officers(), flows.now());
@@ -169,7 +163,23 @@ impl Attempt {
             return Err(SignInError::Blocked { retry_after_s: FlowError::seconds_until(now, until) });
         }
         let officer = officers.find_by_name(&name).await.map_err(FlowError::from)?;
-        Ok(Self { name, officer })
+        Ok(Self { name, officer, request })
+    }
+
+    fn event(&self, flows: &Flows, officer: &Officer, action: Action) -> Event {
+        let actor = Actor { name: officer.id.to_string(), request: self.request.clone() };
+        Event::of(actor, action, officer.id, flows.now())
+    }
+
+    /// Records the failure with whose name it was, where it is anybody's.
+    async fn refuse<T>(&self, flows: &Flows) -> Result<T, SignInError> {
+        let event = self
+            .officer
+            .as_ref()
+            .map(|officer| (officer.tenant, self.event(flows, officer, Action::OfficerSignInFailed)));
+        flows.store.officers().refuse(&self.name, event, flows.now()).await.map_err(FlowError::from)?;
+        tracing::warn!(event = "sign_in_failed", "somebody could not sign in at the console");
+        Err(SignInError::Refused)
     }
 
     /// `code`: where one is asked for. Password and code are both looked at, whatever comes of the first.

@@ -66,10 +66,8 @@ pub async fn guard<B: MessageBody + 'static>(
         }
         Err(problem) => request.error_response(problem).map_into_right_body(),
     };
-    if response.status() == StatusCode::UNAUTHORIZED
-        && let Ok(flows) = flows(response.request())
-    {
-        flows.cache().take(Policy::Address, &address(response.request()), REFUSED_COST - 1).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        credential_refused(response.request()).await;
     }
     if let Some(rates) = rates.filter(|_| access != Access::Probe) {
         seen.write(rates, response.headers_mut());
@@ -82,7 +80,7 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
         return Ok(());
     }
     let flows = flows(request)?;
-    within_rate(flows, Policy::Address, &address(request), 1, seen).await?;
+    within_rate(flows, Policy::Address, &address(request), seen).await?;
     // Another method is refused by the resource itself, whoever asks.
     let answers = allow.split(", ").any(|method| method == request.method().as_str());
     if access == Access::Open || !answers {
@@ -93,7 +91,7 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
     // Both ask Redis: together they wait once.
     let identity = genuine.identity().to_string();
     let (caller, within) =
-        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, 1, seen));
+        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, seen));
     let caller = caller?;
     within?;
     if let Access::Needs(scope) = access
@@ -115,12 +113,19 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
 }
 
 /// For doors that are not in the route table: whether an address may knock so often, or why not.
-pub async fn address_within_rate(request: &HttpRequest, cost: u32) -> Result<(), Problem> {
-    within_rate(flows(request)?, Policy::Address, &address(request), cost, &mut Seen::default()).await
+pub async fn address_within_rate(request: &HttpRequest) -> Result<(), Problem> {
+    within_rate(flows(request)?, Policy::Address, &address(request), &mut Seen::default()).await
 }
 
-async fn within_rate(flows: &Flows, policy: Policy, key: &str, cost: u32, seen: &mut Seen) -> Result<(), Problem> {
-    let verdict = flows.cache().take(policy, key, cost).await;
+/// Counts what a refused credential costs its sender.
+pub async fn credential_refused(request: &HttpRequest) {
+    if let Ok(flows) = flows(request) {
+        flows.cache().take(Policy::Address, &address(request), REFUSED_COST - 1).await;
+    }
+}
+
+async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) -> Result<(), Problem> {
+    let verdict = flows.cache().take(policy, key, 1).await;
     seen.note(policy, verdict);
     if verdict.allowed {
         return Ok(());

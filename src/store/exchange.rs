@@ -20,12 +20,12 @@ use super::{
     rewrap::hold,
     schema::{
         keystore::data_keys,
-        main::{consents, enrolments, idempotency_records, subjects, verifications},
+        main::{consents, enrolments, idempotency_records, officers, subjects, verifications},
     },
     subjects::lock,
 };
 use crate::{
-    domain::id::{SubjectId, TenantId},
+    domain::id::{OfficerId, SubjectId, TenantId},
     vault::{DataKey, Place, WrappedKey},
 };
 
@@ -183,6 +183,21 @@ macro_rules! reseal {
     }};
 }
 
+/// Whose rows they are.
+struct OfOfficer {
+    tenant: TenantId,
+    subject: OfficerId,
+}
+
+fn reseal_officer(connection: &mut AnyConnection, person: Exchanged, key: &DataKey) -> Result<(), StoreError> {
+    let officer = OfOfficer { tenant: person.tenant, subject: OfficerId::of_key_holder(person.subject) };
+    let text = |id: &String| id.clone();
+    reseal!(connection, officer, key, officers.name of id, text);
+    reseal!(connection, officer, key, officers.password_hash of id, text);
+    reseal!(connection, officer, key, officers.totp_secret of id, text);
+    Ok(())
+}
+
 impl Store {
     /// Seals everything that is sealed under a person's key anew. `key` has its successor with it. Whoever adds a sealed column
     /// adds it here.
@@ -191,8 +206,8 @@ impl Store {
         let bytes = |id: &Vec<u8>| hex::encode(id);
         let reseal = move |connection: &mut AnyConnection| {
             match lock(connection, person.tenant, person.subject) {
-                // Made half-way, or erased: then there is nothing to seal.
-                Err(StoreError::NotFound) => return Ok(()),
+                // An officer's key; or one of somebody who was made half-way or erased: then there is nothing to seal.
+                Err(StoreError::NotFound) => return reseal_officer(connection, person, &key),
                 other => other?,
             }
             reseal!(connection, person, key, subjects.external_ref of id, text);
