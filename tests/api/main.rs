@@ -10,6 +10,7 @@ mod api_keys;
 mod audit;
 mod canary;
 mod consent;
+mod console;
 mod cors;
 mod documents;
 mod enrol;

@@ -18,6 +18,7 @@ mod jobs;
 mod journal;
 mod keys;
 mod migrations;
+mod officers;
 mod outages;
 mod retention;
 mod rotation;
