@@ -11,8 +11,7 @@ use super::{
     subjects,
 };
 use crate::{
-    audit::Action,
-    auth::Caller,
+    audit::{Action, Actor},
     domain::{
         consent::{Consent, GivenBy, Method, Purpose, Reference, Statement},
         id::{ConsentId, SubjectId, TenantId},
@@ -67,19 +66,18 @@ pub struct How {
 }
 
 impl How {
-    fn stated(self, caller: &Caller, at: OffsetDateTime) -> Statement {
-        Statement { at, by: Some(caller.identity.to_string()), method: self.method, evidence: self.evidence }
+    fn stated(self, by: &Actor, at: OffsetDateTime) -> Statement {
+        Statement { at, by: Some(by.name.clone()), method: self.method, evidence: self.evidence }
     }
 }
 
 pub async fn grant(
     flows: &Flows,
-    caller: &Caller,
+    tenant: TenantId,
     subject: SubjectId,
     new: NewConsent,
     call: Call<Consent>,
 ) -> Result<Answer, FlowError> {
-    let tenant = caller.tenant;
     once::run(flows, &call, &[], async |attempt| {
         let now = flows.now();
         if new.expires_at.is_some_and(|expires_at| expires_at <= now) {
@@ -91,7 +89,7 @@ pub async fn grant(
             subject,
             notice: notices::shown(flows, tenant, &new.purpose, new.notice).await?,
             purpose: new.purpose,
-            granted: new.how.stated(caller, now),
+            granted: new.how.stated(&call.actor, now),
             given_by: new.given_by,
             guardian: new.guardian,
             expires_at: new.expires_at,
@@ -120,16 +118,15 @@ pub async fn list(
 /// Withdraws this consent, and with it every other one of the person for the same purpose. Safe to repeat.
 pub async fn withdraw(
     flows: &Flows,
-    caller: &Caller,
+    tenant: TenantId,
     subject: SubjectId,
     consent: ConsentId,
     how: How,
     call: Call<Consent>,
 ) -> Result<Answer, FlowError> {
-    let tenant = caller.tenant;
     once::run(flows, &call, &[], async |attempt| {
         let key = Arc::new(subjects::data_key(flows, tenant, subject).await?);
-        let statement = how.stated(caller, flows.now());
+        let statement = how.stated(&call.actor, flows.now());
         let (attempt, sealing) = (Arc::clone(attempt), Arc::clone(&key));
         let act = move |withdrawn: &Consent| {
             let object = Some(withdrawn.id.to_string());

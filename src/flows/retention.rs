@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use super::{FlowError, Flows, audit};
+use super::{FlowError, Flows, audit, jobs};
 use crate::{
     audit::Actor,
     domain::{
@@ -72,14 +72,20 @@ pub async fn report(store: &Store, schedule: &RetentionSchedule, now: OffsetDate
     Ok(counts)
 }
 
-/// What the run at `now` would delete of one tenant's rows.
-pub async fn forecast(flows: &Flows, tenant: TenantId, now: OffsetDateTime) -> Result<Counts, FlowError> {
-    let mut counts = Counts::new();
+/// What the next daily run deletes of one tenant's rows, as they are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    pub at: OffsetDateTime,
+    pub rows: Counts,
+}
+
+pub async fn forecast(flows: &Flows, tenant: TenantId) -> Result<Forecast, FlowError> {
+    let (at, mut rows) = (jobs::next_daily(flows.now()), Counts::new());
     for kind in RecordKind::ALL.into_iter().filter(|kind| kind.of_tenants()) {
-        let cutoff = now - flows.retention.kept(kind);
-        counts.insert(kind, flows.store.retention().count(Some(tenant), kind, cutoff).await?);
+        let cutoff = at - flows.retention.kept(kind);
+        rows.insert(kind, flows.store.retention().count(Some(tenant), kind, cutoff).await?);
     }
-    Ok(counts)
+    Ok(Forecast { at, rows })
 }
 
 fn none() -> Counts {

@@ -24,6 +24,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+pub use self::handlers::audit::exported as exported_audit;
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{

@@ -137,7 +137,7 @@ impl fmt::Debug for Reference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     pub at: OffsetDateTime,
-    /// Id of the credential that recorded it; unknown of rows from before it was kept.
+    /// Id of the credential or officer that recorded it; unknown of rows from before it was kept.
     pub by: Option<String>,
     pub method: Option<Method>,
     pub evidence: Option<Reference>,

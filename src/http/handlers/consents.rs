@@ -35,7 +35,7 @@ pub async fn grant(
     let call = once
         .asking(asked)
         .call(move |consent: &Consent| idempotency::created(None, ConsentBody::at(now, consent.clone())));
-    Ok(respond(consents::grant(&flows, &caller, subject.0, body.try_into()?, call).await?))
+    Ok(respond(consents::grant(&flows, caller.tenant, subject.0, body.try_into()?, call).await?))
 }
 
 /// List a person's consents, past ones included.
@@ -67,7 +67,7 @@ pub async fn withdraw(
     let now = flows.now();
     let call = once.asking(asked).call(move |consent: &Consent| idempotency::ok(ConsentBody::at(now, consent.clone())));
     let how = body.map(How::try_from).transpose()?.unwrap_or_default();
-    Ok(respond(consents::withdraw(&flows, &caller, subject.0, consent.0, how, call).await?))
+    Ok(respond(consents::withdraw(&flows, caller.tenant, subject.0, consent.0, how, call).await?))
 }
 
 /// The receipt of a consent, in whatever state it is: a signed document for the person to keep.
