@@ -3,17 +3,16 @@
 use actix_web::{HttpResponse, http::header, web::Data};
 use askama::Template;
 use serde::Deserialize;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::{
-    Fault, Officer, Signed,
+    Fault, NoFields, Officer, Signed,
     asked::{Asked, optional, page_after},
     page,
     words::{DayEntered, date_field, logged},
 };
 use crate::{
     audit::{Action, Checkpoint, Entry},
-    domain::id::SubjectId,
     flows::{
         Flows,
         audit::{self, Checked, Search},
@@ -29,6 +28,7 @@ struct Log<'a> {
     signed: Option<Signature>,
     unsigned: u64,
     verdict: Option<Verdict>,
+    mistake: Option<&'static str>,
     search: Fields,
     actions: Vec<ActionChoice>,
     rows: Vec<Row>,
@@ -60,7 +60,9 @@ impl From<Checked> for Verdict {
             },
             Checked::Broken { sequence } => Self {
                 good: false,
-                words: format!("Broken: an entry was changed, removed, inserted or moved at {sequence} or just before."),
+                words: format!(
+                    "Broken: an entry was changed, removed, inserted or moved at {sequence} or just before."
+                ),
             },
             Checked::TooLong { entries } => Self {
                 good: false,
@@ -86,6 +88,34 @@ pub struct Fields {
     #[serde(default)]
     to: String,
     cursor: Option<String>,
+}
+
+const MISTAKE: &str = "The search could not be read, and every entry is shown: the id of a person is sub_ and 32 digits, a day is \
+     like 2026-11-21.";
+
+impl Fields {
+    fn read(&self) -> Result<Search, Fault> {
+        let day = |field, text: &str| Ok::<_, Fault>(optional::<DayEntered>(field, text)?.map(|day| day.0));
+        Ok(Search {
+            subject: optional("subject", &self.subject)?,
+            action: optional("action", &self.action)?,
+            since: day("from", &self.from)?,
+            // The day itself belongs to it.
+            before: day("to", &self.to)?.map(|day| day + Duration::DAY),
+        })
+    }
+}
+
+/// As [`Fields`] reads it. Ids, words and dates of ours: nothing that an address would have to escape.
+fn query(search: Search) -> String {
+    let day = |at: Option<OffsetDateTime>| at.map(|at| date_field(at.date())).unwrap_or_default();
+    format!(
+        "subject={}&action={}&from={}&to={}",
+        search.subject.map(|id| id.to_string()).unwrap_or_default(),
+        search.action.map(Action::as_str).unwrap_or_default(),
+        day(search.since),
+        day(search.before.map(|day| day - Duration::DAY))
+    )
 }
 
 struct ActionChoice {
@@ -123,7 +153,7 @@ pub async fn show(officer: Officer, flows: Data<Flows>, Asked(fields): Asked<Fie
 }
 
 /// Reads the whole log, within a bound.
-pub async fn check(flows: Data<Flows>, signed: Signed<()>) -> Result<HttpResponse, Fault> {
+pub async fn check(flows: Data<Flows>, signed: Signed<NoFields>) -> Result<HttpResponse, Fault> {
     let checked = audit::check(&flows, signed.officer.tenant).await?;
     log(&signed.officer, &flows, Fields::default(), Some(checked.into())).await
 }
@@ -135,38 +165,21 @@ async fn log(
     verdict: Option<Verdict>,
 ) -> Result<HttpResponse, Fault> {
     let tenant = officer.tenant;
-    let subject: Option<SubjectId> = optional("subject", &fields.subject)?;
-    let action: Option<Action> = optional("action", &fields.action)?;
-    let since: Option<DayEntered> = optional("from", &fields.from)?;
-    let until: Option<DayEntered> = optional("to", &fields.to)?;
-    let search = Search {
-        subject,
-        action,
-        since: since.map(|day| day.0),
-        // The day itself belongs to it.
-        before: until.map(|day| day.0 + Duration::DAY),
+    let (search, mistake) = match fields.read() {
+        Ok(search) => (search, None),
+        Err(_) => (Search::default(), Some(MISTAKE)),
     };
     let found = audit::list(flows, tenant, search, page_after(fields.cursor.as_deref())?).await?;
     let state = audit::state(flows, tenant).await?;
-    let next = found.next_cursor.map(|cursor| {
-        let (subject, action) = (subject.map(|id| id.to_string()), action.map(Action::as_str));
-        let day = |day: Option<DayEntered>| day.map(|day| date_field(day.0.date())).unwrap_or_default();
-        // Ids, words and dates of ours: nothing that an address would have to escape.
-        format!(
-            "/console/audit?subject={}&action={}&from={}&to={}&cursor={cursor}",
-            subject.unwrap_or_default(),
-            action.unwrap_or_default(),
-            day(since),
-            day(until)
-        )
-    });
-    let choice = |of: &Action| ActionChoice { value: of.as_str(), chosen: Some(*of) == action };
+    let next = found.next_cursor.map(|cursor| format!("/console/audit?{}&cursor={cursor}", query(search)));
+    let choice = |of: &Action| ActionChoice { value: of.as_str(), chosen: Some(*of) == search.action };
     let log = Log {
         officer,
         entries: state.entries,
         unsigned: state.unsigned(),
         signed: state.checkpoint.map(Signature::from),
         verdict,
+        mistake,
         search: fields,
         actions: Action::ALL.iter().map(choice).collect(),
         rows: found.items.into_iter().map(Row::from).collect(),

@@ -7,12 +7,20 @@
 //! [`Signed`] form, whose template holds `{{ officer.hidden()|safe }}`, and ends in [`Signed::call`]. A handler's error is a
 //! [`Fault`], which is a page too; every error of a flow becomes one by `?`.
 
+mod asked;
 mod assets;
+mod audit;
 mod door;
 mod home;
+mod keys;
 mod page;
+mod requests;
+mod retention;
 mod session;
 mod sign_in;
+mod subjects;
+mod usage;
+mod words;
 
 use actix_web::{
     middleware::from_fn,
@@ -25,10 +33,39 @@ pub use self::{
 };
 
 /// The pages that the navigation leads to, and what they are called there.
-pub const NAVIGATION: &[(&str, &str)] = &[("/console", "Overview")];
+pub const NAVIGATION: &[(&str, &str)] = &[
+    ("/console", "Overview"),
+    ("/console/requests", "Requests"),
+    ("/console/subjects", "Persons"),
+    ("/console/audit", "Audit log"),
+    ("/console/retention", "Retention"),
+    ("/console/usage", "Usage"),
+    ("/console/keys", "Keys"),
+];
 
 /// Every address, as a stranger's list of what to try.
-pub const PATHS: &[&str] = &["", "/sign-in", "/sign-out", "/password", "/assets/console.css"];
+pub const PATHS: &[&str] = &[
+    "",
+    "/sign-in",
+    "/sign-out",
+    "/password",
+    "/requests",
+    "/requests/new",
+    "/requests/{id}",
+    "/requests/{id}/certificate",
+    "/requests/{id}/{step}",
+    "/subjects",
+    "/subjects/{id}",
+    "/subjects/{id}/consents/{consent}/receipt",
+    "/subjects/{id}/consents/{consent}/withdraw",
+    "/audit",
+    "/audit/check",
+    "/audit/export",
+    "/retention",
+    "/usage",
+    "/keys",
+    "/assets/console.css",
+];
 
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
@@ -40,6 +77,25 @@ pub fn configure(config: &mut ServiceConfig) {
             .route("/sign-out", web::post().to(sign_in::sign_out))
             .route("/password", web::get().to(sign_in::show_password))
             .route("/password", web::post().to(sign_in::change_password))
+            .route("/requests", web::get().to(requests::list))
+            .route("/requests", web::post().to(requests::open))
+            .route("/requests/new", web::get().to(requests::show_new))
+            .route("/requests/{id}", web::get().to(requests::show))
+            .route("/requests/{id}/certificate", web::get().to(requests::certificate))
+            .route("/requests/{id}/{step}", web::get().to(requests::show_step))
+            .route("/requests/{id}/{step}", web::post().to(requests::take_step))
+            .route("/subjects", web::get().to(subjects::show_find))
+            .route("/subjects", web::post().to(subjects::look_up))
+            .route("/subjects/{id}", web::get().to(subjects::show))
+            .route("/subjects/{id}/consents/{consent}/receipt", web::get().to(subjects::receipt))
+            .route("/subjects/{id}/consents/{consent}/withdraw", web::get().to(subjects::show_withdraw))
+            .route("/subjects/{id}/consents/{consent}/withdraw", web::post().to(subjects::withdraw))
+            .route("/audit", web::get().to(audit::show))
+            .route("/audit/check", web::post().to(audit::check))
+            .route("/audit/export", web::get().to(audit::export))
+            .route("/retention", web::get().to(retention::show))
+            .route("/usage", web::get().to(usage::show))
+            .route("/keys", web::get().to(keys::show))
             .route("/assets/{name}", web::get().to(assets::show))
             .default_service(web::to(|| async { Err::<&str, _>(Fault::not_found()) })),
     );

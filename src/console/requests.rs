@@ -36,11 +36,11 @@ pub fn path(id: ErasureId) -> String {
 
 /// A line of a list.
 pub struct Row {
-    id: ErasureId,
-    state: State,
-    due: Due,
-    received: Moment,
-    law: &'static str,
+    pub id: ErasureId,
+    pub state: State,
+    pub due: Due,
+    pub received: Moment,
+    pub law: &'static str,
 }
 
 impl Row {
@@ -92,7 +92,8 @@ pub async fn list(officer: Officer, flows: Data<Flows>, Asked(which): Asked<Whic
     };
     let (open, overdue) = erasures::open_and_overdue(&flows, tenant).await?;
     let now = flows.now();
-    let choice = |of: ErasureState| Choice { value: of.as_str(), word: State::from(of).word, chosen: Some(of) == state };
+    let choice =
+        |of: ErasureState| Choice { value: of.as_str(), word: State::from(of).word, chosen: Some(of) == state };
     let shown = state.map_or("", ErasureState::as_str);
     let next = found.next_cursor.map(|cursor| format!("/console/requests?state={shown}&cursor={cursor}"));
     let rows = found.items.iter().map(|request| Row::of(request, now)).collect();
@@ -315,11 +316,7 @@ struct Certificate {
 pub async fn show(officer: Officer, flows: Data<Flows>, path: Path<String>) -> Result<HttpResponse, Fault> {
     let request = erasures::show(&flows, officer.tenant, id(&path)?).await?;
     let now = flows.now();
-    let moments = [
-        ("Verified", request.verified_at),
-        ("Begun", request.begun_at),
-        ("Ended", request.ended_at),
-    ];
+    let moments = [("Verified", request.verified_at), ("Begun", request.begun_at), ("Ended", request.ended_at)];
     let story = Story {
         id: request.id,
         state: request.state.into(),

@@ -71,7 +71,8 @@ pub async fn look_up(flows: Data<Flows>, signed: Signed<Who>) -> Result<HttpResp
     match found.or_else(|| who.trim().parse().ok()) {
         Some(id) => Ok(elsewhere(&path(id))),
         None => {
-            let mistake = Some("Nobody is registered under this reference. After an erasure only the id leads anywhere.");
+            let mistake =
+                Some("Nobody is registered under this reference. After an erasure only the id leads anywhere.");
             page(&officer, Find { officer: &officer, who, mistake })
         }
     }
@@ -184,11 +185,7 @@ async fn look_at(
     Ok((person, consents::list(flows, tenant, id, asked).await?))
 }
 
-pub async fn receipt(
-    officer: Officer,
-    flows: Data<Flows>,
-    of: Path<(String, String)>,
-) -> Result<HttpResponse, Fault> {
+pub async fn receipt(officer: Officer, flows: Data<Flows>, of: Path<(String, String)>) -> Result<HttpResponse, Fault> {
     let (subject, consent) = (id(&of.0)?, id::<ConsentId>(&of.1)?);
     let receipt = receipts::of_consent(&flows, officer.tenant, subject, consent).await?;
     Ok(document(receipt, &format!("{consent}.jws")))

@@ -35,7 +35,8 @@ struct Day {
 pub async fn show(officer: Officer, flows: Data<Flows>) -> Result<HttpResponse, Fault> {
     let usage = usage::usage(&flows, officer.tenant, DAYS).await?;
     let days = every_day(usage.today, &usage.days);
-    let row = |of: &UsageDay| Day { date: day(date(of.day)), verifications: of.verifications, enrolments: of.enrolments };
+    let row =
+        |of: &UsageDay| Day { date: day(date(of.day)), verifications: of.verifications, enrolments: of.enrolments };
     let shown = Page {
         officer: &officer,
         today: usage.today.total(),
@@ -90,10 +91,7 @@ impl Plot {
             let below = height(day.verifications);
             let x = place * Self::STEP + (Self::STEP - Self::BAR) / 2;
             let bar = |css, y, height| Bar { css, x, y, width: Self::BAR, height };
-            [
-                bar("verifications", Self::FLOOR - below, below),
-                bar("enrolments", Self::FLOOR - top, top - below),
-            ]
+            [bar("verifications", Self::FLOOR - below, below), bar("enrolments", Self::FLOOR - top, top - below)]
         });
         let date_of = |day: Option<&UsageDay>| day.map(|of| day_of(of.day)).unwrap_or_default();
         Self {

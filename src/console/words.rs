@@ -4,8 +4,8 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use time::{
-    Date, Duration, OffsetDateTime, UtcOffset, format_description::StaticFormatDescription, format_description::well_known::Rfc3339,
-    macros::format_description,
+    Date, Duration, OffsetDateTime, UtcOffset, format_description::StaticFormatDescription,
+    format_description::well_known::Rfc3339, macros::format_description,
 };
 
 use crate::{
@@ -187,7 +187,10 @@ mod tests {
         assert_eq!(distance(Duration::minutes(90)), "1 hour");
         assert_eq!(distance(Duration::hours(47)), "47 hours");
         assert_eq!(distance(Duration::hours(49)), "2 days");
-        assert_eq!((span(Duration::days(1095)), span(Duration::days(30))), ("3 years".to_owned(), "30 days".to_owned()));
+        assert_eq!(
+            (span(Duration::days(1095)), span(Duration::days(30))),
+            ("3 years".to_owned(), "30 days".to_owned())
+        );
         assert_eq!((span(Duration::HOUR), span(Duration::ZERO)), ("1 hour".to_owned(), "not beyond it".to_owned()));
     }
 
