@@ -37,3 +37,4 @@ else
 fi
 
 "$root/scripts/fetch-runtime.sh"
+[ "${1:-}" != --tests ] || "$root/scripts/browser.sh"

@@ -36,6 +36,11 @@ impl Authenticator {
         built.map(Self).map_err(BadAuthenticator)
     }
 
+    /// As an app takes it from the picture.
+    pub fn from_address(address: &str) -> Result<Self, BadAuthenticator> {
+        Totp::from_url(address).map(Self).map_err(BadAuthenticator)
+    }
+
     /// The step that a code belongs to. Whoever asks takes no code of a step twice.
     pub fn step_of(&self, code: &str, now: OffsetDateTime) -> Option<i64> {
         let digits: Zeroizing<String> = Zeroizing::new(code.chars().filter(|sign| !sign.is_whitespace()).collect());

@@ -92,6 +92,12 @@ impl ApiClient {
         self.success(self.request(Method::DELETE, &format!("/v1/subjects/{subject}"))).await.map(drop)
     }
 
+    /// Opens an erasure request, which then waits to be verified.
+    pub async fn ask_for_erasure(&self, subject: &str) -> Result<String> {
+        let body = json!({ "subject_id": subject });
+        self.id_of(self.request(Method::POST, "/v1/erasure-requests").json(&body)).await
+    }
+
     pub async fn subject(&self, subject: &str) -> Result<Result<Value, Refusal>> {
         self.send(self.request(Method::GET, &format!("/v1/subjects/{subject}"))).await
     }

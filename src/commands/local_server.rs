@@ -9,9 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use reqwest::Client;
+use reqwest::{Client, ClientBuilder};
 
-use super::api_client::{ApiClient, Credential};
+use super::{
+    api_client::{ApiClient, Credential},
+    console_client::ConsoleClient,
+};
 use crate::{
     settings::{FaceSettings, PREFIX},
     tls,
@@ -84,6 +87,16 @@ impl LocalServer {
         ApiClient::sign_in(self.http_client()?, self.base.clone(), &credential).await
     }
 
+    /// An officer of the first tenant, made as an operator makes one, and signed in. Browsers follow no redirect here.
+    pub async fn officer(&self) -> Result<ConsoleClient> {
+        let output = program(self.data.path())?
+            .args(["officers", "add", "--tenant", "development", "--json", "bench"])
+            .output()?;
+        let account = serde_json::from_slice(&output.stdout).context("velum officers add printed no account")?;
+        let http = self.client_builder()?.redirect(reqwest::redirect::Policy::none()).build()?;
+        ConsoleClient::sign_in(http, self.base.clone(), &account).await
+    }
+
     /// Of the client that the server made at its first start.
     pub fn credential(&self) -> Result<Credential> {
         let credential = fs::read(self.data.path().join("dev_client.json")).context("no dev_client.json")?;
@@ -92,8 +105,12 @@ impl LocalServer {
 
     /// Trusts the server's own certificate authority and nothing else.
     fn http_client(&self) -> Result<Client> {
+        Ok(self.client_builder()?.build()?)
+    }
+
+    fn client_builder(&self) -> Result<ClientBuilder> {
         let trust = tls::public_client(&self.data.path().join("tls/ca.pem"))?;
-        Ok(Client::builder().tls_backend_preconfigured(trust).no_proxy().timeout(ANSWER_TIMEOUT).build()?)
+        Ok(Client::builder().tls_backend_preconfigured(trust).no_proxy().timeout(ANSWER_TIMEOUT))
     }
 
     /// Resident memory in bytes (Linux).

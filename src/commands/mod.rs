@@ -4,6 +4,7 @@ mod api_client;
 mod bench;
 mod clients;
 mod config;
+mod console_client;
 mod demo;
 mod documents;
 mod erasures;

@@ -8,6 +8,7 @@ mod access;
 mod addresses;
 mod api_keys;
 mod audit;
+mod browser;
 mod canary;
 mod consent;
 mod console;

@@ -2,6 +2,7 @@
 
 mod access;
 mod compliance;
+mod console;
 mod rekey;
 mod service;
 pub mod stages;
@@ -11,7 +12,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use self::{access::Access, compliance::Compliance, rekey::Rekeying, service::Service, stages::Stages};
+use self::{
+    access::Access, compliance::Compliance, console::Console, rekey::Rekeying, service::Service, stages::Stages,
+};
 use super::progress;
 use crate::{
     face::{FacePipeline, Runtime},
@@ -36,6 +39,9 @@ pub struct BenchArgs {
     /// Persons to erase while another one is verified; 0 leaves that and the audit log out
     #[arg(long, default_value_t = 200)]
     erasures: usize,
+    /// Persons in the database of whose officer's pages each is asked for; 0 leaves the console out
+    #[arg(long, default_value_t = 1000)]
+    persons: usize,
     /// Redis for the access layer, as VELUM_REDIS_URL; without it the server counts by itself
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
@@ -65,6 +71,11 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
         erasures => Some(Compliance::measure(face, &photos[0], erasures).await?),
     };
 
+    let console = match args.persons {
+        0 => None,
+        persons => Some(Console::measure(face, persons).await?),
+    };
+
     let workshop = Workshop::open(face)?;
     let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
     let rekeying = match args.templates {
@@ -86,6 +97,7 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
             object.extend(service.iter().flat_map(Service::to_json));
             object.extend(access.iter().flat_map(Access::to_json));
             object.extend(compliance.iter().flat_map(Compliance::to_json));
+            object.extend(console.iter().flat_map(Console::to_json));
             object.extend(rekeying.iter().flat_map(Rekeying::to_json));
         }
         println!("{}", serde_json::to_string_pretty(&json)?);
@@ -117,6 +129,9 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     }
     if let Some(compliance) = &compliance {
         print!("{}", compliance.to_text());
+    }
+    if let Some(console) = &console {
+        print!("{}", console.to_text());
     }
     Ok(())
 }
