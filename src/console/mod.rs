@@ -56,6 +56,7 @@ pub const PATHS: &[&str] = &[
     "/requests/{id}/{step}",
     "/subjects",
     "/subjects/{id}",
+    "/subjects/{id}/restriction",
     "/subjects/{id}/consents/{consent}/receipt",
     "/subjects/{id}/consents/{consent}/withdraw",
     "/audit",
@@ -87,6 +88,8 @@ pub fn configure(config: &mut ServiceConfig) {
             .route("/subjects", web::get().to(subjects::show_find))
             .route("/subjects", web::post().to(subjects::look_up))
             .route("/subjects/{id}", web::get().to(subjects::show))
+            .route("/subjects/{id}/restriction", web::get().to(subjects::show_restrict))
+            .route("/subjects/{id}/restriction", web::post().to(subjects::restrict))
             .route("/subjects/{id}/consents/{consent}/receipt", web::get().to(subjects::receipt))
             .route("/subjects/{id}/consents/{consent}/withdraw", web::get().to(subjects::show_withdraw))
             .route("/subjects/{id}/consents/{consent}/withdraw", web::post().to(subjects::withdraw))

@@ -26,6 +26,7 @@ use crate::{
         FlowError, Flows,
         certificate::{self, Destroyed, Remains},
         erasures::{self, Decision, ErasureRequest, NewErasure},
+        officer_accounts::Account,
         subjects as persons,
     },
 };
@@ -300,10 +301,13 @@ struct Deed {
     who: String,
 }
 
-impl From<Entry> for Deed {
-    fn from(entry: Entry) -> Self {
+impl Deed {
+    fn of(entry: Entry, officers: &[Account]) -> Self {
         let what = deed(&entry.action).map_or(entry.action, str::to_owned);
-        Self { sequence: entry.sequence, what, when: logged(&entry.at), who: entry.actor }
+        let officer = officers.iter().find(|officer| officer.id.to_string() == entry.actor);
+        // Whoever is no officer is a credential, the operator or the service, and is called so.
+        let who = officer.and_then(|officer| officer.name.clone()).unwrap_or(entry.actor);
+        Self { sequence: entry.sequence, what, when: logged(&entry.at), who }
     }
 }
 
@@ -316,6 +320,8 @@ struct Certificate {
 pub async fn show(officer: Officer, flows: Data<Flows>, path: Path<String>) -> Result<HttpResponse, Fault> {
     let request = erasures::show(&flows, officer.tenant, id(&path)?).await?;
     let now = flows.now();
+    let officers = flows.officer_accounts().list(officer.tenant).await?;
+    let deeds = erasures::story(&flows, &request).await?.into_iter();
     let moments = [("Verified", request.verified_at), ("Begun", request.begun_at), ("Ended", request.ended_at)];
     let story = Story {
         id: request.id,
@@ -330,7 +336,7 @@ pub async fn show(officer: Officer, flows: Data<Flows>, path: Path<String>) -> R
         received: Moment(request.received_at),
         moments: moments.into_iter().filter_map(|(name, at)| Some((name, Moment(at?)))).collect(),
         reason: request.reason.clone(),
-        story: erasures::story(&flows, &request).await?.into_iter().map(Deed::from).collect(),
+        story: deeds.map(|entry| Deed::of(entry, &officers)).collect(),
         certificate: request.certificate.as_deref().and_then(|jws| read(&flows, jws).ok()),
         officer: &officer,
     };

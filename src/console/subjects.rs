@@ -21,11 +21,12 @@ use crate::{
     domain::{
         consent::{Consent, ConsentState, Method, Reference},
         id::{ConsentId, SubjectId, TenantId},
+        restriction::{Ground, Restriction},
     },
     flows::{
         FlowError, Flows, Page, PageRequest, account,
         consents::{self, How},
-        erasures, receipts,
+        erasures, receipts, restriction,
         subjects::{self, Subject},
     },
 };
@@ -98,6 +99,23 @@ struct Person {
     enrolments: i64,
     verifications: i64,
     last_used: Option<Moment>,
+    restriction: Option<Standing>,
+}
+
+/// A restriction, as it stands.
+struct Standing {
+    because: &'static str,
+    since: Moment,
+}
+
+fn because(ground: Ground) -> &'static str {
+    match ground {
+        Ground::AccuracyContested => "the person contests that the data are right",
+        Ground::UnlawfulProcessing => "processing was unlawful, and the person wants no erasure",
+        Ground::LegalClaims => "the person needs the data for legal claims",
+        Ground::Objection => "the person has objected, and it is not decided yet",
+        Ground::Other => "another reason",
+    }
 }
 
 struct ConsentRow {
@@ -181,6 +199,9 @@ async fn look_at(
         enrolments: held.enrolments,
         verifications: held.verifications,
         last_used: held.last_used_at.map(Moment),
+        restriction: subject
+            .restriction
+            .map(|standing| Standing { because: because(standing.ground), since: Moment(standing.since) }),
     };
     Ok((person, consents::list(flows, tenant, id, asked).await?))
 }
@@ -189,6 +210,47 @@ pub async fn receipt(officer: Officer, flows: Data<Flows>, of: Path<(String, Str
     let (subject, consent) = (id(&of.0)?, id::<ConsentId>(&of.1)?);
     let receipt = receipts::of_consent(&flows, officer.tenant, subject, consent).await?;
     Ok(document(receipt, &format!("{consent}.jws")))
+}
+
+#[derive(Template)]
+#[template(path = "restrict.html")]
+struct Restrict<'a> {
+    officer: &'a Officer,
+    id: SubjectId,
+    /// Of one that is to be lifted.
+    standing: Option<Standing>,
+    grounds: Vec<Choice>,
+}
+
+pub async fn show_restrict(officer: Officer, flows: Data<Flows>, of: Path<String>) -> Result<HttpResponse, Fault> {
+    let id = id(&of)?;
+    let restriction = subjects::show(&flows, officer.tenant, id).await?.restriction;
+    let standing = restriction.map(|of| Standing { because: because(of.ground), since: Moment(of.since) });
+    let choice = |ground: &Ground| Choice { value: ground.as_str(), word: because(*ground), chosen: false };
+    let grounds = Ground::ALL.iter().map(choice).collect();
+    page(&officer, Restrict { officer: &officer, id, standing, grounds })
+}
+
+#[derive(Deserialize)]
+pub struct RestrictForm {
+    /// Empty to lift what stands.
+    #[serde(default)]
+    ground: String,
+}
+
+pub async fn restrict(
+    flows: Data<Flows>,
+    of: Path<String>,
+    signed: Signed<RestrictForm>,
+) -> Result<HttpResponse, Fault> {
+    let (tenant, subject) = (signed.officer.tenant, id::<SubjectId>(&of)?);
+    Ok(see(match optional::<Ground>("ground", &signed.form.ground)? {
+        Some(ground) => {
+            let call = signed.call(move |_: &Restriction| path(subject));
+            restriction::restrict(&flows, tenant, subject, ground, call).await?
+        }
+        None => restriction::lift(&flows, tenant, subject, signed.call(move |_: &()| path(subject))).await?,
+    }))
 }
 
 #[derive(Template)]

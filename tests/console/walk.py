@@ -88,8 +88,13 @@ class Walk:
             self.page.keyboard.press("Enter")
 
     def choose(self, selector, beginning):
-        """Type the beginning of an entry of a list."""
-        self.type_into(selector, beginning)
+        """Tab to a list, and down to the entry that begins so."""
+        self.tab_to(selector)
+        for _ in range(60):
+            if self.page.evaluate("document.activeElement.selectedOptions[0].text").startswith(beginning):
+                return
+            self.page.keyboard.press("ArrowDown")
+        fail(f"{selector} holds no {beginning!r}")
 
     def download(self, selector):
         self.tab_to(selector)
@@ -249,6 +254,17 @@ class Walk:
         self.enter("main form button")
         self.says("completed")
         page.goto(f"{base}/console/subjects/{self.task['other']}")
+        self.enter("a[href$='/restriction']")
+        self.look("restrict")
+        page.reload()
+        self.choose("#ground", "the person has objected")
+        self.enter("main button")
+        self.says("processing restricted")
+        self.look("person-restricted")
+        page.goto(f"{base}/console/subjects/{self.task['other']}")
+        self.enter("a[href$='/restriction']")
+        self.enter("main button")
+        self.says("Restrict processing…")
         self.enter("a[href$='/withdraw']")
         self.look("withdraw")
         page.reload()
