@@ -69,6 +69,9 @@ pub const PATHS: &[&str] = &[
 ];
 
 pub fn configure(config: &mut ServiceConfig) {
+    // For everybody, and no page of the console.
+    let policy = web::resource("/policies/retention").wrap(from_fn(door::around));
+    config.service(policy.route(web::get().to(retention::policy)));
     config.service(
         web::scope("/console")
             .wrap(from_fn(door::around))

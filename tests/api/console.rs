@@ -576,3 +576,18 @@ async fn the_operator_makes_accounts_on_the_host() {
     let (good, _, errors) = officers(&["add", "--tenant", "nowhere", "d.ruiz"]);
     assert!(!good && errors.contains("there is no tenant nowhere"), "{errors}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anybody_may_read_how_long_what_is_kept() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("RETENTION_VERIFICATIONS_DAYS", "90")]).await;
+    let stranger = app.stranger();
+    let page = stranger.get("/policies/retention").await.expect(200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    let text = page.text.replace("&#39;", "'");
+    assert!(text.contains("90 days"), "{text}");
+    let schedule = stranger.get("/v1/policies/retention").await.expect(200).json();
+    for record in schedule["records"].as_array().unwrap() {
+        assert!(text.contains(record["counted_from"].as_str().unwrap()), "{record}");
+    }
+}
