@@ -111,14 +111,19 @@ impl Audit<'_> {
         if let Some(object) = filter.object {
             query = query.filter(audit_events::object.eq(object));
         }
-        if let Some(since) = filter.since {
-            query = query.filter(audit_events::at.ge(micros(since)));
-        }
-        if let Some(before) = filter.before {
-            query = query.filter(audit_events::at.lt(micros(before)));
-        }
-        let query = query.order(audit_events::sequence.desc()).limit(rows_to_load(limit));
-        let rows: Vec<Row> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
+        let days = (filter.since.map_or(i64::MIN, micros), filter.before.map_or(i64::MAX, micros));
+        let of_some_days = filter.since.is_some() || filter.before.is_some();
+        let load = move |connection: &mut AnyConnection| {
+            if of_some_days {
+                // Where they are in the log: a walk back to a day long ago would pass by everything since.
+                let Some((first, last)) = between(connection, tenant, days)? else { return Ok(Vec::new()) };
+                query = query.filter(audit_events::sequence.between(first, last));
+                // A clock that was set back leaves others among them.
+                query = query.filter(audit_events::at.ge(days.0)).filter(audit_events::at.lt(days.1));
+            }
+            Ok(query.order(audit_events::sequence.desc()).limit(rows_to_load(limit)).load(connection)?)
+        };
+        let rows: Vec<Row> = self.pool.run(tenant, load).await?;
         let entries = rows.into_iter().map(|row| row.entry().map(|(entry, _)| entry)).collect::<Result<_, _>>()?;
         Ok(Page::from_rows(entries, limit, |entry: &Entry| entry.sequence))
     }
@@ -252,6 +257,20 @@ impl Audit<'_> {
 fn of_tenant(tenant: TenantId) -> _ {
     let tenant: String = tenant.to_string();
     audit_events::table.filter(audit_events::tenant_id.eq(tenant))
+}
+
+/// The first and the last entry that were written from one moment on and before another.
+fn between(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    (since, before): (i64, i64),
+) -> Result<Option<(i64, i64)>, StoreError> {
+    let query = of_tenant(tenant)
+        .filter(audit_events::at.ge(since))
+        .filter(audit_events::at.lt(before))
+        .select((diesel::dsl::min(audit_events::sequence), diesel::dsl::max(audit_events::sequence)));
+    let (first, last): (Option<i64>, Option<i64>) = query.first(connection)?;
+    Ok(first.zip(last))
 }
 
 /// Adds to the log of a tenant; from here to the end of the transaction nobody else can.

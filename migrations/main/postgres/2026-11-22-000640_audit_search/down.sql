@@ -1,0 +1,2 @@
+DROP INDEX audit_events_by_time;
+DROP INDEX audit_events_of_action;
