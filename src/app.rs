@@ -211,6 +211,7 @@ impl App {
             quota_per_day: settings.limits.quota_per_day,
             attempt_rule: settings.limits.attempt_rule,
             erasure_policy: settings.erasure_policy,
+            access_policy: settings.access_policy,
             retention: settings.retention,
         }))
     }

@@ -25,6 +25,8 @@ const COMPUTE_PLACES_TAKEN: &str = "velum_compute_places_taken";
 const COMPUTE_PLACES_MAX: &str = "velum_compute_places_max";
 const UPLOAD_BYTES_TAKEN: &str = "velum_upload_bytes_taken";
 const JOB_RUNS: &str = "velum_job_runs_total";
+const ACCESS_REQUESTS_OPEN: &str = "velum_access_requests_open";
+const ACCESS_REQUESTS_OVERDUE: &str = "velum_access_requests_overdue_seconds";
 const ERASURES_OPEN: &str = "velum_erasures_open";
 const ERASURES_OVERDUE: &str = "velum_erasures_overdue_seconds";
 const JOBS: &str = "velum_jobs";
@@ -50,6 +52,8 @@ const FIGURES: &[(&str, Kind, &str)] = &[
     (COMPUTE_PLACES_MAX, Kind::Gauge, "Places of the compute pool."),
     (UPLOAD_BYTES_TAKEN, Kind::Gauge, "Memory spoken for by images on their way in."),
     (JOB_RUNS, Kind::Counter, "Jobs that this process carried out, by kind and outcome."),
+    (ACCESS_REQUESTS_OPEN, Kind::Gauge, "Access requests that wait to be answered."),
+    (ACCESS_REQUESTS_OVERDUE, Kind::Gauge, "Seconds since the first of them was due; 0 while none is late."),
     (ERASURES_OPEN, Kind::Gauge, "Erasure requests that have not ended."),
     (ERASURES_OVERDUE, Kind::Gauge, "Seconds since the first of them was due; 0 while none is late."),
     (JOBS, Kind::Gauge, "Jobs of the queue by state: due, later, dead."),
@@ -277,6 +281,12 @@ pub fn job(kind: &'static str, outcome: JobOutcome) {
         JobOutcome::Dead => "dead",
     };
     counter!(JOB_RUNS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// Access requests at this moment.
+pub fn access_requests(open: i64, overdue_s: f64) {
+    gauge!(ACCESS_REQUESTS_OPEN).set(open as f64);
+    gauge!(ACCESS_REQUESTS_OVERDUE).set(overdue_s);
 }
 
 /// Erasure requests at this moment.

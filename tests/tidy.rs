@@ -21,7 +21,8 @@ const DOORS: &[(&str, &str)] = &[
     ("cache", "domain"),
     ("store", "vault audit domain"),
     ("keyholder", "fhe store tls domain"),
-    // vault: only to carry a person's DataKey from the key store to the store, and to keep the key that hashes addresses.
+    // vault: only to carry a person's DataKey from the key store to the store, to keep the key that hashes addresses,
+    // and to encrypt what leaves the house.
     ("flows", "face fhe vault store auth cache keyholder measure audit domain"),
     ("http", "flows audit auth cache tls measure domain"),
     ("console", "flows auth domain measure audit http"),
@@ -53,6 +54,7 @@ const HOMES: &[(&str, &str)] = &[
     ("deadpool", "store/"),
     ("deadpool_diesel", "store/"),
     ("aes_gcm", "vault/"),
+    ("age", "vault/package.rs"),
     ("jsonwebtoken", "auth/"),
     ("argon2", "auth/password.rs"),
     ("totp_rs", "auth/totp.rs"),

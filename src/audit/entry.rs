@@ -43,6 +43,12 @@ actions! {
     SubjectRestricted = "subject.restricted";
     RestrictionLifted = "subject.restriction_lifted";
     SubjectErased = "subject.erased";
+    AccessRequested = "access.requested";
+    AccessCompleted = "access.completed";
+    AccessRejected = "access.rejected";
+    AccessCancelled = "access.cancelled";
+    AccessFetched = "access.fetched";
+    AccessExpired = "access.expired";
     ErasureRequested = "erasure.requested";
     ErasureVerified = "erasure.verified";
     ErasureHeld = "erasure.held";

@@ -11,6 +11,7 @@ pub mod client_secret;
 pub mod evidence;
 mod idempotency;
 pub mod jwt;
+pub mod package_link;
 pub mod password;
 mod role;
 pub mod session_token;

@@ -94,6 +94,7 @@ fn destroyed(removed: &Removed) -> Vec<Destroyed> {
         ("database", "verification records", rows.verifications),
         ("database", "counter of failed attempts", rows.attempts),
         ("database", "idempotency records with sealed answers", rows.idempotency_records),
+        ("database", "access requests with sealed packages", rows.access_requests),
         ("keyholder", "counter of opened decisions; the person is refused from then on", 1),
         ("redis", "keys about a person; none is ever written", 0),
         ("matcher memory", "templates kept between requests; none is", 0),

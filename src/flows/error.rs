@@ -61,6 +61,10 @@ pub enum FlowError {
     AttemptsBlocked { retry_after_s: u64 },
     #[error("the person has an open erasure request")]
     ErasureOpen,
+    #[error("the access request is in a state that does not allow this")]
+    AccessState,
+    #[error("is no age public key (age1…, X25519)")]
+    RecipientInvalid,
     #[error("the erasure request is in a state that does not allow this")]
     ErasureState,
     #[error("a legal hold stands against the erasure of this person")]
@@ -128,6 +132,7 @@ impl From<StoreError> for FlowError {
             StoreError::Conflict(Conflict::ExternalRef) => Self::ExternalRefTaken,
             StoreError::Conflict(Conflict::ApiKeyRolled) => Self::ApiKeyRolled,
             StoreError::Conflict(Conflict::ErasureOpen) => Self::ErasureOpen,
+            StoreError::Conflict(Conflict::AccessState) => Self::AccessState,
             StoreError::Conflict(Conflict::ErasureState) => Self::ErasureState,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
             // Another call took over: it will have the effect, and the answer.

@@ -89,6 +89,10 @@ pub async fn measure(flows: &Flows) {
         let overdue = first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
         measure::erasures(open, overdue);
     }
+    if let Ok(Ok((open, first_due))) = timeout(PATIENCE, flows.store.access_requests().open_and_first_due()).await {
+        let overdue = first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
+        measure::access_requests(open, overdue);
+    }
     let compute = &flows.compute;
     measure::load(compute.places_taken(), compute.places_max(), flows.uploads.bytes_taken());
 }

@@ -3,7 +3,7 @@
 //! A handler may be begun again at any moment after a crash, so each can be repeated. What a worker has to say about a job whose
 //! lease it lost counts for nothing (`store::Jobs`), and the handler is let go as soon as that is known.
 
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use time::{OffsetDateTime, Time};
 use tokio::{
@@ -12,9 +12,12 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use super::{FlowError, Flows, audit, erasures, retention};
+use super::{FlowError, Flows, access_requests, audit, erasures, retention};
 use crate::{
-    domain::job::{ATTEMPTS_MAX, JobKind, delay_after},
+    domain::{
+        id::TenantId,
+        job::{ATTEMPTS_MAX, JobKind, delay_after},
+    },
     measure::{self, JobOutcome},
     store::{Conflict, Lease, LeasedJob, NewJob, StoreError},
 };
@@ -48,11 +51,13 @@ async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
             Ok(Next::Again(flows.now() + CHECKPOINTS_EVERY))
         }
         JobKind::Erasure => {
-            let request = job.payload["request"].as_str().and_then(|text| text.parse().ok());
-            let (Some(tenant), Some(request)) = (job.tenant, request) else {
-                return Err(FlowError::internal(UnreadableJob));
-            };
+            let (tenant, request) = request_of(job)?;
             erasures::execute(flows, tenant, request).await?;
+            Ok(Next::Done)
+        }
+        JobKind::PackageExpiry => {
+            let (tenant, request) = request_of(job)?;
+            access_requests::expire(flows, tenant, request).await?;
             Ok(Next::Done)
         }
         JobKind::Retention => {
@@ -60,6 +65,12 @@ async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
             Ok(Next::Again(next_daily(flows.now())))
         }
     }
+}
+
+/// Which request, of which tenant, a job is about.
+fn request_of<Id: FromStr>(job: &LeasedJob) -> Result<(TenantId, Id), FlowError> {
+    let request = job.payload["request"].as_str().and_then(|text| text.parse().ok());
+    job.tenant.zip(request).ok_or_else(|| FlowError::internal(UnreadableJob))
 }
 
 #[derive(Debug, thiserror::Error)]

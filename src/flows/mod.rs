@@ -6,6 +6,7 @@
 //! - CPU-heavy work runs in the [`compute::Compute`] pool, and images wait for it within the memory of
 //!   [`uploads::Uploads`]; who finds either full is told so at once.
 
+pub mod access_requests;
 pub mod account;
 pub mod addresses;
 pub mod api_keys;
@@ -28,6 +29,7 @@ pub mod notices;
 pub mod officer_accounts;
 pub mod officers;
 pub mod once;
+mod package;
 pub mod page;
 pub mod quality;
 pub mod receipts;
@@ -46,7 +48,7 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Notify;
 
-use self::{addresses::AddressKeys, compute::Compute, faces::Faces, uploads::Uploads};
+use self::{access_requests::AccessPolicy, addresses::AddressKeys, compute::Compute, faces::Faces, uploads::Uploads};
 pub use self::{
     error::FlowError,
     page::{Page, PageRequest},
@@ -102,6 +104,7 @@ pub struct Parts {
     pub attempt_rule: AttemptRule,
     pub retention: RetentionSchedule,
     pub erasure_policy: ErasurePolicy,
+    pub access_policy: AccessPolicy,
 }
 
 /// What the operator has decided about erasures.
@@ -140,6 +143,7 @@ pub struct Flows {
     quota_per_day: u32,
     attempt_rule: AttemptRule,
     erasure_policy: ErasurePolicy,
+    access_policy: AccessPolicy,
     retention: RetentionSchedule,
     /// Told when a job was queued in this process.
     queued: Notify,
@@ -170,6 +174,7 @@ impl Flows {
             quota_per_day: parts.quota_per_day,
             attempt_rule: parts.attempt_rule,
             erasure_policy: parts.erasure_policy,
+            access_policy: parts.access_policy,
             retention: parts.retention,
             queued: Notify::new(),
         }

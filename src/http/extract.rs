@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::{
-    FromRequest, HttpRequest,
+    FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
     http::{StatusCode, header},
     web::{Bytes, Data, Query as ActixQuery},
@@ -24,8 +24,8 @@ use super::{
     problem::{FieldProblem, Problem},
 };
 use crate::{
-    auth,
-    domain::id::{ApiKeyId, ConsentId, EnrolmentId, ErasureId, NoticeId, SubjectId},
+    auth::{self, package_link::PackageToken},
+    domain::id::{AccessId, ApiKeyId, ConsentId, EnrolmentId, ErasureId, NoticeId, RequestId, SubjectId},
     flows::Flows,
 };
 
@@ -46,6 +46,18 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(access::caller(request).map(Self))
+    }
+}
+
+/// The id of this request, as its answer has it.
+pub struct CallId(pub Option<String>);
+
+impl FromRequest for CallId {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(Self(request.extensions().get::<RequestId>().map(RequestId::to_string))))
     }
 }
 
@@ -71,6 +83,14 @@ impl PathName for ApiKeyId {
 
 impl PathName for ConsentId {
     const NAME: &'static str = "consent";
+}
+
+impl PathName for AccessId {
+    const NAME: &'static str = "access";
+}
+
+impl PathName for PackageToken {
+    const NAME: &'static str = "token";
 }
 
 impl PathName for ErasureId {

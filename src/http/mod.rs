@@ -28,8 +28,8 @@ pub use self::handlers::audit::exported as exported_audit;
 use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
-        policies, restriction, subjects, verifications,
+        access_requests, account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models,
+        notices, oauth, policies, restriction, subjects, verifications,
     },
     problem::Problem,
 };
@@ -116,6 +116,14 @@ routes! {
     "/v1/erasure-requests/{erasure}/hold"       Needs(Scope::DataSubjectRequests),  POST erasures::hold;
     "/v1/erasure-requests/{erasure}/release"    Needs(Scope::DataSubjectRequests),  POST erasures::release;
     "/v1/erasure-requests/{erasure}/cancel"     Needs(Scope::DataSubjectRequests),  POST erasures::cancel;
+    "/v1/access-requests"                       Needs(Scope::DataSubjectRequests),
+                                                                            POST access_requests::create | GET access_requests::list;
+    "/v1/access-requests/{access}"              Needs(Scope::DataSubjectRequests),  GET access_requests::show;
+    "/v1/access-requests/{access}/package"      Needs(Scope::DataSubjectRequests),  GET access_requests::package;
+    "/v1/access-requests/{access}/verify"       Needs(Scope::DataSubjectRequests),  POST access_requests::verify;
+    "/v1/access-requests/{access}/reject"       Needs(Scope::DataSubjectRequests),  POST access_requests::reject;
+    "/v1/access-requests/{access}/cancel"       Needs(Scope::DataSubjectRequests),  POST access_requests::cancel;
+    "/v1/packages/{token}"                      Open,                       GET access_requests::follow;
     "/v1/audit-events"                          Needs(Scope::AuditRead),    GET audit::list;
     "/v1/audit/checkpoints"                     Needs(Scope::AuditRead),    GET audit::checkpoints;
     "/v1/audit/export"                          Needs(Scope::AuditRead),    GET audit::export;

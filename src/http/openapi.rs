@@ -21,8 +21,8 @@ use super::{
     access::Access,
     extract::PathName as _,
     handlers::{
-        account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models, notices, oauth,
-        policies, restriction, subjects, verifications,
+        access_requests, account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models,
+        notices, oauth, policies, restriction, subjects, verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
@@ -50,6 +50,8 @@ use crate::{
         evidence::jwks,
         erasures::create, erasures::list, erasures::show, erasures::certificate,
         erasures::verify, erasures::reject, erasures::hold, erasures::release, erasures::cancel,
+        access_requests::create, access_requests::list, access_requests::show, access_requests::package,
+        access_requests::verify, access_requests::reject, access_requests::cancel, access_requests::follow,
         audit::list, audit::checkpoints, audit::export,
         models::list, policies::retention,
         account::me, account::usage, account::history, account::stats,
@@ -67,6 +69,7 @@ use crate::{
         (name = "api-keys", description = "Keys for servers that call without buying tokens."),
         (name = "evidence", description = "What documents of ours are checked with: receipts, certificates, checkpoints."),
         (name = "erasure-requests", description = "Erasure of a person, from asking to certificate."),
+        (name = "access-requests", description = "What is known of a person, for that person: from asking to a package."),
         (name = "audit", description = "What was done, by whom and to whom, in an order that cannot be changed unseen."),
         (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
@@ -284,6 +287,13 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
             }
         }
     }
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && let Some(content) = response.content.get_mut("application/octet-stream")
+        {
+            *content = RefOr::T(Content::new(Some(binary())));
+        }
+    }
 }
 
 fn idempotency_key() -> Parameter {
@@ -348,6 +358,11 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     if !row.path.starts_with("/oauth/") {
         add(429, &["rate_limited"]);
     }
+    if row.path == "/v1/packages/{token}" {
+        add(404, &["not_found"]);
+        add(500, &["internal_error"]);
+        add(503, &["store_unavailable", "overloaded"]);
+    }
     if row.access == Access::Open {
         return errors;
     }
@@ -363,7 +378,7 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         add(403, &["scope_missing"]);
     }
     // Named in the path, or in the body.
-    if row.path.contains('{') || (posts && row.path == "/v1/erasure-requests") {
+    if row.path.contains('{') || (posts && ["/v1/erasure-requests", "/v1/access-requests"].contains(&row.path)) {
         add(404, &["not_found"]);
     }
     if enrols || verifies {
@@ -400,6 +415,13 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         (HttpMethod::Post, "/v1/api-keys/{key}/roll") => {
             add(403, &["scopes_beyond_caller"]);
             add(409, &["api_key_rolled", "idempotency_answer_not_kept"]);
+        }
+        (HttpMethod::Post, "/v1/access-requests") => add(409, &["idempotency_answer_not_kept"]),
+        (HttpMethod::Post, "/v1/access-requests/{access}/verify") => {
+            add(409, &["access_state", "idempotency_answer_not_kept"]);
+        }
+        (HttpMethod::Post, "/v1/access-requests/{access}/reject" | "/v1/access-requests/{access}/cancel") => {
+            add(409, &["access_state"]);
         }
         (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
         (HttpMethod::Post, "/v1/subjects/{subject}/consents") => add(409, &["notice_superseded"]),

@@ -178,6 +178,8 @@ impl From<FlowError> for Problem {
                 Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "attempts_blocked") }
             }
             FlowError::ErasureOpen => plain(S::CONFLICT, "erasure_open"),
+            FlowError::AccessState => plain(S::CONFLICT, "access_state"),
+            FlowError::RecipientInvalid => Self::invalid_field("recipient", &error),
             FlowError::ErasureState => plain(S::CONFLICT, "erasure_state"),
             FlowError::LegalHold => plain(S::CONFLICT, "legal_hold"),
             FlowError::ReceivedLater => Self::invalid_field("received_at", "lies in the future"),

@@ -1,6 +1,7 @@
 //! The JSON shapes of requests and answers. Requests refuse unknown members and become domain types by `TryFrom`;
 //! answers are made from domain types by `From`. No domain type is ever serialised itself.
 
+mod access_requests;
 mod consents;
 
 use std::str::FromStr;
@@ -15,7 +16,7 @@ use utoipa::{
     },
 };
 
-pub use self::consents::*;
+pub use self::{access_requests::*, consents::*};
 use super::problem::Problem;
 use crate::{
     audit::Entry,
@@ -261,6 +262,8 @@ pub struct RemovedRowsBody {
     pub verifications: usize,
     pub attempts: usize,
     pub idempotency_records: usize,
+    /// With their packages.
+    pub access_requests: usize,
 }
 
 impl From<ErasureRequest> for ErasureRequestBody {
@@ -284,6 +287,7 @@ impl From<ErasureRequest> for ErasureRequestBody {
                 verifications: removed.rows.verifications,
                 attempts: removed.rows.attempts,
                 idempotency_records: removed.rows.idempotency_records,
+                access_requests: removed.rows.access_requests,
             }),
         }
     }

@@ -34,7 +34,7 @@ use crate::{
         attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks,
         retention::RetentionSchedule,
     },
-    flows::ErasurePolicy,
+    flows::{ErasurePolicy, access_requests::AccessPolicy},
     http::cors::WebOrigin,
     keyholder::{Budgets, DEFAULT_BUDGETS},
     telemetry::{self, LogConfig},
@@ -119,6 +119,7 @@ pub struct Settings {
     pub cache: CacheSettings,
     pub limits: LimitSettings,
     pub erasure_policy: ErasurePolicy,
+    pub access_policy: AccessPolicy,
     pub worker: WorkerPlace,
     pub retention: RetentionSchedule,
     pub keyholder: KeyholderSettings,
@@ -366,6 +367,14 @@ impl Settings {
                 0..=90,
             ) as i64),
         };
+        let access_policy = AccessPolicy {
+            package_kept: time::Duration::days(reader.number(
+                "ACCESS_PACKAGE_DAYS",
+                "a number of days from 1 to 30",
+                7,
+                1..=30,
+            ) as i64),
+        };
         let worker = reader.value("WORKER", "`embedded` or `separate`", "embedded");
         let retention = retention(reader);
         let keyholder_server = KeyholderServerSettings {
@@ -410,6 +419,7 @@ impl Settings {
             cache,
             limits,
             erasure_policy,
+            access_policy,
             worker,
             retention,
             keyholder_server,

@@ -32,6 +32,15 @@ impl Attempts<'_> {
         Ok(found.map(|(_, until)| until).filter(|until| *until > now))
     }
 
+    /// How many attempts in a row have failed, and until when that blocks or has blocked the person.
+    pub async fn series(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+    ) -> Result<Option<(i64, OffsetDateTime)>, StoreError> {
+        self.pool.run(tenant, move |connection| read(connection, tenant, subject)).await
+    }
+
     /// Counts an attempt as failed before its outcome is known, so that attempts at the same time cannot all be the first;
     /// a match takes it back ([`forget`]). `Err(until)` where the person is blocked.
     pub async fn begin(

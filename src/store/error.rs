@@ -85,6 +85,8 @@ pub enum Conflict {
     ErasureOpen,
     /// The erasure request is in a state that does not allow it.
     ErasureState,
+    /// The access request is in a state that does not allow it.
+    AccessState,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -107,6 +109,7 @@ impl Conflict {
             Self::OfficerName => "officer_name_taken",
             Self::ErasureOpen => "erasure_open",
             Self::ErasureState => "erasure_state",
+            Self::AccessState => "access_state",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

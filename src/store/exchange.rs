@@ -20,7 +20,7 @@ use super::{
     rewrap::hold,
     schema::{
         keystore::data_keys,
-        main::{consents, enrolments, idempotency_records, officers, subjects, verifications},
+        main::{access_requests, consents, enrolments, idempotency_records, officers, subjects, verifications},
     },
     subjects::lock,
 };
@@ -216,6 +216,7 @@ impl Store {
             reseal!(connection, person, key, consents.withdrawal_evidence of subject_id, text);
             reseal!(connection, person, key, enrolments.template of subject_id, text);
             reseal!(connection, person, key, verifications.decision of subject_id, text);
+            reseal!(connection, person, key, access_requests.package of subject_id, text);
             reseal!(connection, person, key, idempotency_records.answer of subject_id, bytes);
             Ok(())
         };

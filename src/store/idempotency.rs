@@ -85,6 +85,14 @@ impl Receipt {
     }
 }
 
+/// An answer that is kept, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    pub status: Option<i64>,
+    pub location: Option<String>,
+    pub created_at: OffsetDateTime,
+}
+
 pub struct Idempotency<'a> {
     pub(super) pool: &'a Pool,
 }
@@ -123,6 +131,21 @@ impl Idempotency<'_> {
                 other => return other,
             }
         }
+    }
+
+    /// What is kept about a person, newest first.
+    pub async fn about(&self, tenant: TenantId, subject: SubjectId) -> Result<Vec<KeptAnswer>, StoreError> {
+        let query = records::table
+            .filter(records::tenant_id.eq(tenant.to_string()))
+            .filter(records::subject_id.eq(subject.to_string()))
+            .order(records::created_at.desc())
+            .select((records::status, records::location, records::created_at));
+        let rows: Vec<(Option<i64>, Option<String>, i64)> =
+            self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |(status, location, created_at)| {
+            Ok(KeptAnswer { status, location, created_at: instant("idempotency_records.created_at", created_at)? })
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Gives a claim back after a call that had no effect.

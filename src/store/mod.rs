@@ -14,6 +14,7 @@
 //! - `find` by id answers `NotFound`; a look-up by anything else answers an `Option`.
 //! - A database that is away is `Unavailable` within seconds.
 
+mod access_requests;
 mod address_keys;
 mod api_keys;
 mod attempts;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use diesel::{RunQueryDsl, sql_query};
 
 pub use self::{
+    access_requests::{AccessFilter, AccessRequest, AccessRequests, NewPackage, PackageNote, SealedPackage},
     api_keys::{ApiKeyRow, ApiKeys},
     attempts::Attempts,
     audit::{Act, Audit, AuditFilter},
@@ -60,7 +62,7 @@ pub use self::{
     error::{Conflict, StoreError},
     exchange::{ExchangeState, Exchanged},
     history::{Held, History, HistoryCursor, HistoryEntry, HistoryKind, TenantCounts},
-    idempotency::{Claim, Claimed, Done, Idempotency, Receipt, RecordId},
+    idempotency::{Claim, Claimed, Done, Idempotency, KeptAnswer, Receipt, RecordId},
     jobs::{Backlog, JobRow, Jobs, Lease, LeasedJob, NewJob},
     journal::KeyholderJournal,
     keystore::KeyStore,
@@ -138,6 +140,10 @@ impl Store {
 
     pub fn audit(&self) -> Audit<'_> {
         Audit { pool: self.pool() }
+    }
+
+    pub fn access_requests(&self) -> AccessRequests<'_> {
+        AccessRequests { pool: self.pool() }
     }
 
     pub fn erasures(&self) -> Erasures<'_> {

@@ -66,6 +66,24 @@ pub mod main {
         }
     }
     diesel::table! {
+        access_requests (id) {
+            id -> Text,
+            tenant_id -> Text,
+            subject_id -> Text,
+            regulation -> Text,
+            state -> Text,
+            reason -> Nullable<Text>,
+            received_at -> BigInt,
+            due_at -> BigInt,
+            ended_at -> Nullable<BigInt>,
+            encrypted_for -> Nullable<Text>,
+            expires_at -> Nullable<BigInt>,
+            downloads -> BigInt,
+            link_hash -> Nullable<Binary>,
+            package -> Nullable<Binary>,
+        }
+    }
+    diesel::table! {
         ledger_mark (id) {
             id -> BigInt,
             sequence -> BigInt,

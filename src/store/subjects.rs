@@ -11,7 +11,9 @@ use super::{
     conn::{AnyConnection, Pool},
     error::{Conflict, StoreError},
     page::{Page, rows_to_load},
-    schema::main::{consents, enrolments, idempotency_records, subjects, verification_attempts, verifications},
+    schema::main::{
+        access_requests, consents, enrolments, idempotency_records, subjects, verification_attempts, verifications,
+    },
 };
 use crate::{
     domain::{
@@ -25,6 +27,8 @@ use crate::{
 pub struct Subject {
     pub id: SubjectId,
     pub created_at: OffsetDateTime,
+    /// The last enrolment or verification.
+    pub last_used_at: Option<OffsetDateTime>,
     pub restriction: Option<Restriction>,
     external_ref: Vec<u8>,
 }
@@ -53,6 +57,9 @@ pub struct DeletedRows {
     pub verifications: usize,
     pub attempts: usize,
     pub idempotency_records: usize,
+    /// Of requests that were carried out before there were any: none.
+    #[serde(default)]
+    pub access_requests: usize,
 }
 
 pub struct Subjects<'a> {
@@ -227,6 +234,7 @@ pub(super) fn delete_rows(
     Ok(DeletedRows {
         attempts: delete_from!(verification_attempts, subject_id),
         idempotency_records: delete_from!(idempotency_records, subject_id),
+        access_requests: delete_from!(access_requests, subject_id),
         consents: delete_from!(consents, subject_id),
         enrolments: delete_from!(enrolments, subject_id),
         verifications: delete_from!(verifications, subject_id),
@@ -306,6 +314,7 @@ impl TryFrom<Row> for Subject {
         Ok(Self {
             id: parse("subjects.id", &row.id)?,
             created_at: instant("subjects.created_at", row.created_at)?,
+            last_used_at: row.last_used_at.map(|at| instant("subjects.last_used_at", at)).transpose()?,
             restriction: restriction(row.restricted_at, row.restriction)?,
             external_ref: row.external_ref,
         })

@@ -17,6 +17,7 @@ pub mod blind_index;
 pub mod envelope;
 pub mod field;
 pub mod keyring;
+pub mod package;
 
 pub use address::AddressKey;
 pub use blind_index::{BlindIndex, BlindIndexKey};
@@ -42,6 +43,8 @@ pub enum VaultError {
     NotAuthentic,
     #[error("the operating system gave no randomness")]
     NoRandomness,
+    #[error("a package could not be encrypted")]
+    NotLocked,
 }
 
 impl VaultError {
@@ -53,6 +56,7 @@ impl VaultError {
             Self::RetiredKey(_) => "key_encryption_key_retired",
             Self::NotAuthentic => "sealed_not_authentic",
             Self::NoRandomness => "no_randomness",
+            Self::NotLocked => "package_not_locked",
         }
     }
 }

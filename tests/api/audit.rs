@@ -22,6 +22,12 @@ const ERASURE_ROUTES: [&str; 5] = [
     "POST /v1/erasure-requests/{erasure}/cancel",
 ];
 
+const ACCESS_ROUTES: [&str; 3] = [
+    "POST /v1/access-requests/{access}/verify",
+    "POST /v1/access-requests/{access}/reject",
+    "POST /v1/access-requests/{access}/cancel",
+];
+
 /// The newest entry, and how many there are.
 async fn newest(officer: &Client) -> (Value, u64) {
     let page = officer.get("/v1/audit-events?limit=1").await.expect(200).json();
@@ -112,6 +118,22 @@ async fn every_call_that_changes_something_leaves_one_entry() {
         let made = client.post("/v1/notices", notice).await.expect(201);
         let notice = made.id();
         seen("POST /v1/notices", made, "notice.published", Some(&notice)).await;
+
+        for (verb, action) in
+            [("verify", "access.completed"), ("reject", "access.rejected"), ("cancel", "access.cancelled")]
+        {
+            let made = client.post("/v1/access-requests", json!({ "subject_id": subject })).await.expect(201);
+            let request = made.id();
+            seen("POST /v1/access-requests", made, "access.requested", Some(&request)).await;
+            let at = format!("/v1/access-requests/{request}/{verb}");
+            let done = match verb {
+                "reject" => client.post(&at, json!({ "reason": "not you" })).await.expect(200),
+                _ => client.post_empty(&at).await.expect(200),
+            };
+            let route = ACCESS_ROUTES.iter().find(|route| route.ends_with(verb)).unwrap();
+            let entry = seen(route, done, action, Some(&request)).await;
+            assert_eq!(entry["subject_digest"], json!(digest));
+        }
 
         // Each decision about an erasure, on a person of its own.
         for (verb, action) in [

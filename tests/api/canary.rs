@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use base64::{
@@ -301,6 +301,15 @@ async fn search_everything(kind: Kind) {
     let keyed = Client { token: Some(api_key.clone()), ..client.clone() };
     keyed.get("/v1/subjects").await.expect(200);
 
+    let officer = process.client_with_scopes(&databases, "dsr").await;
+    let body = json!({ "subject_id": subject, "verified": true });
+    let access = officer.post("/v1/access-requests", body).await.expect(201).json();
+    let (link, passphrase) = (access["link"].as_str().unwrap(), access["passphrase"].as_str().unwrap());
+    let path = &link[link.find("/v1/packages/").unwrap()..];
+    client.get(path).await.expect(200);
+    client.get(&format!("{path}?{NAME}=1")).await.expect(200);
+    client.get(&format!("{path}0")).await.expect(404);
+
     let hidden = |text: &str| text.as_bytes()[text.len() - 40..].to_vec();
     let token = client.token.as_deref().unwrap();
     canaries.push(Canary::new("the token", token.split('.').nth(2).unwrap().as_bytes()));
@@ -308,6 +317,8 @@ async fn search_everything(kind: Kind) {
     canaries.push(Canary::new("the revoked token", &hidden(&other_token)));
     canaries.push(Canary::new("the client's secret", &hidden(&secret)));
     canaries.push(Canary::new("the API key", &hidden(&api_key)));
+    canaries.push(Canary::new("the link to a package", &hidden(link)));
+    canaries.push(Canary::new("the passphrase of a package", passphrase.as_bytes()));
 
     // And every other way: with real ids, with none, and with no right to it.
     let ids = [("subject", subject.as_str()), ("consent", &consent), ("enrolment", &enrolment), ("key", NAME)];
@@ -373,17 +384,7 @@ async fn search_everything(kind: Kind) {
 
 /// An API key of the first tenant, made by a client that the operator gave the right to.
 async fn key_of(process: &Process, databases: &Databases) -> String {
-    let tenant = databases.texts(&databases.main, "SELECT tenant_id AS text FROM clients ORDER BY id").remove(0);
-    let arguments = ["clients", "create", "--tenant", &tenant, "--scopes", "admin subjects", "--json"];
-    let mut command = process.command();
-    command.env("VELUM_DATABASE_URL", &databases.main).env("VELUM_KEYSTORE_URL", &databases.keystore);
-    command.env("VELUM_LEDGER_URL", &databases.ledger);
-    command.env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal).args(arguments).stdout(Stdio::piped());
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let (id, secret) = (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
-    let admin = Client::stranger(&process.authority(), process.port).with_token(id, secret, "").await;
+    let admin = process.client_with_scopes(databases, "admin subjects").await;
     let body = json!({ "name": "back office", "scopes": ["subjects"] });
     admin.post("/v1/api-keys", body).await.expect(201).json()["key"].as_str().unwrap().to_owned()
 }

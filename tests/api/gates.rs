@@ -72,8 +72,16 @@ impl Person {
         let consent = consents["data"][0]["id"].as_str().unwrap_or("none").to_owned();
         let other = json!({ "subject_id": self.client.subject().await });
         let erasure = self.client.post("/v1/erasure-requests", other).await.expect(201).id();
+        let access = json!({ "subject_id": self.client.subject().await });
+        let access = self.client.post("/v1/access-requests", access).await.expect(201).id();
         let subject = self.subject.as_str();
-        let things = [("{subject}", subject), ("{key}", &key), ("{consent}", &consent), ("{erasure}", &erasure)];
+        let things = [
+            ("{subject}", subject),
+            ("{key}", &key),
+            ("{consent}", &consent),
+            ("{erasure}", &erasure),
+            ("{access}", &access),
+        ];
         let path = things.iter().fold(gate.path.to_owned(), |path, (name, id)| path.replace(name, id));
         assert!(!path.contains('{'), "{path}: this test has nothing of that name; give it one");
         let request = self.client.request(Method::POST, &path);

@@ -5,6 +5,7 @@
 mod helpers;
 
 mod access;
+mod access_requests;
 mod addresses;
 mod api_keys;
 mod audit;

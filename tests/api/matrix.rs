@@ -227,10 +227,11 @@ fn body_of(operation: &Operation, request: RequestBuilder, photo: &[u8], subject
         "POST /v1/subjects/{subject}/enrolments" | "POST /v1/subjects/{subject}/verifications" => {
             ("image/jpeg", photo.to_vec())
         }
-        "POST /v1/erasure-requests" => json(json!({ "subject_id": subject })),
-        "POST /v1/erasure-requests/{erasure}/reject" | "POST /v1/erasure-requests/{erasure}/hold" => {
-            json(json!({ "reason": "a duty" }))
-        }
+        "POST /v1/erasure-requests" | "POST /v1/access-requests" => json(json!({ "subject_id": subject })),
+        "POST /v1/access-requests/{access}/verify" => json(json!({ "recipient": RECIPIENT })),
+        "POST /v1/erasure-requests/{erasure}/reject"
+        | "POST /v1/erasure-requests/{erasure}/hold"
+        | "POST /v1/access-requests/{access}/reject" => json(json!({ "reason": "a duty" })),
         "POST /v1/api-keys" => json(json!({ "name": "another", "scopes": [] })),
         "POST /v1/api-keys/{key}/roll" => json(json!({ "overlap_s": 60 })),
         unknown => panic!("{unknown} takes a body, and this test does not know one: add it to `body_of`"),
@@ -342,7 +343,8 @@ impl<'a> House<'a> {
     async fn ask(&self, method: &Method, operation: &Operation, bearer: Option<&str>, path: &str) -> Answer {
         let client = Client { token: bearer.map(str::to_owned), ..self.admin.clone() };
         // Of one who may be named in a body, and erased by it.
-        let named = if operation.path == "/v1/erasure-requests" { self.admin.subject().await } else { String::new() };
+        let names_somebody = ["/v1/erasure-requests", "/v1/access-requests"].contains(&operation.path.as_str());
+        let named = if names_somebody { self.admin.subject().await } else { String::new() };
         let request = body_of(operation, client.request(method.clone(), path), &self.photo, &named);
         let mut answer = client.send(request).await;
         let id = answer.header("x-request-id").expect("every answer has an id").to_owned();
@@ -374,6 +376,10 @@ impl<'a> House<'a> {
         match operation.path.rsplit('/').next() {
             Some("release") => {
                 self.admin.post(&format!("{erasure}/hold"), json!({ "reason": "a duty" })).await.expect(200);
+            }
+            Some("package") => {
+                let path = format!("/v1/access-requests/{}/verify", things["access"]);
+                self.admin.post(&path, json!({ "recipient": RECIPIENT })).await.expect(200);
             }
             Some("certificate") => {
                 self.admin.post_empty(&format!("{erasure}/verify")).await.expect(200);
@@ -449,6 +455,8 @@ async fn things_of(client: &Client, photo: &[u8]) -> Things {
     let key = client.post("/v1/api-keys", json!({ "name": "a", "scopes": ["subjects"] })).await.expect(201).id();
     let other = json!({ "subject_id": client.subject().await });
     let erasure = client.post("/v1/erasure-requests", other).await.expect(201).id();
+    let access = json!({ "subject_id": subject });
+    let access = client.post("/v1/access-requests", access).await.expect(201).id();
     let notice = client.post("/v1/notices", new_notice()).await.expect(201).id();
     let made = [
         ("subject", subject),
@@ -456,10 +464,16 @@ async fn things_of(client: &Client, photo: &[u8]) -> Things {
         ("enrolment", enrolment),
         ("key", key),
         ("erasure", erasure),
+        ("access", access),
+        // Nobody's: what a good one leads to is in `access_requests`.
+        ("token", format!("velum_package_{}", "0".repeat(64))),
         ("notice", notice),
     ];
     made.into_iter().map(|(name, id)| (name.to_owned(), id)).collect()
 }
+
+/// A public key whose other half nobody kept.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
 fn new_notice() -> Value {
     json!({

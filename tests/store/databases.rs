@@ -14,16 +14,18 @@ use time::{OffsetDateTime, macros::datetime};
 use velum::{
     audit::{Action, Actor, Event, SubjectDigest},
     domain::{
+        access::{AccessState, LockKind},
         consent::{Consent, GivenBy, Method, Purpose, ShownNotice, Statement},
         decision::{Decision, FalseMatchRate},
         erasure::{ErasureState, Regulation},
-        id::{ConsentId, EnrolmentId, ErasureId, NoticeId, SubjectId, TenantId, VerificationId},
+        id::{AccessId, ConsentId, EnrolmentId, ErasureId, NoticeId, SubjectId, TenantId, VerificationId},
+        job::JobKind,
         matching::Threshold,
         notice::{Controller, Generation, Notice},
     },
     store::{
-        Act, DeletedRows, ErasureLedger, ErasureRequest, KeyStore, KeyholderJournal, NewSubject, NewTemplate,
-        NewVerification, NewWithdrawal, Store, StoreError, TemplateKind, Tenant, Verification,
+        AccessRequest, Act, DeletedRows, ErasureLedger, ErasureRequest, KeyStore, KeyholderJournal, NewJob, NewPackage,
+        NewSubject, NewTemplate, NewVerification, NewWithdrawal, Store, StoreError, TemplateKind, Tenant, Verification,
     },
     vault::{BlindIndexKey, DataKey, KeyEncryptionKeys, envelope::KeyEncryptionKey},
 };
@@ -327,6 +329,54 @@ pub fn erasure_of(tenant: TenantId, subject: SubjectId) -> ErasureRequest {
         removed: None,
         certificate: None,
     }
+}
+
+/// A request of a person to be given what is known of them, that waits to be answered.
+pub fn access_of(tenant: TenantId, subject: SubjectId) -> AccessRequest {
+    AccessRequest {
+        id: AccessId::generate(),
+        tenant,
+        subject,
+        regulation: Regulation::Gdpr,
+        state: AccessState::Received,
+        reason: None,
+        received_at: NOW,
+        due_at: Regulation::Gdpr.due_at(NOW, 1),
+        ended_at: None,
+        package: None,
+    }
+}
+
+/// How a link is kept that leads to a request.
+pub fn link_of(request: AccessId) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(request.as_uuid().as_bytes());
+    hash
+}
+
+/// What answers a request; to be had until then.
+pub fn package_of(request: AccessId, content: &[u8], key: &DataKey, expires_at: OffsetDateTime) -> NewPackage {
+    let expiry = NewJob {
+        kind: JobKind::PackageExpiry,
+        tenant: None,
+        payload: serde_json::json!({}),
+        unique_key: None,
+        due_at: expires_at,
+        created_at: NOW,
+    };
+    let content = (content, LockKind::Passphrase);
+    NewPackage::sealed(request, content, key, link_of(request), (expires_at, expiry)).unwrap()
+}
+
+/// A request that was answered; its package can be had for a day.
+pub async fn answered(store: &Store, tenant: TenantId, subject: SubjectId, key: &DataKey) -> AccessRequest {
+    let request = access_of(tenant, subject);
+    store.access_requests().open(&request, None, act()).await.unwrap();
+    let package = package_of(request.id, b"package", key, NOW + time::Duration::DAY);
+    let done =
+        AccessRequest { state: AccessState::Completed, ended_at: Some(NOW), package: Some(package.note()), ..request };
+    store.access_requests().complete(&done, package, act()).await.unwrap();
+    done
 }
 
 /// Removes a person as an erasure does.

@@ -6,7 +6,7 @@ use velum::store::{DeletedRows, StoreError};
 
 use crate::databases::*;
 
-const TABLES: [&str; 4] = ["subjects", "consents", "enrolments", "verifications"];
+const TABLES: [&str; 5] = ["subjects", "consents", "enrolments", "verifications", "access_requests"];
 
 #[test]
 fn deleting_a_subject_removes_all_of_it_and_only_that() {
@@ -20,6 +20,7 @@ fn deleting_a_subject_removes_all_of_it_and_only_that() {
             insert_template(&store, tenant, id, &key, b"one").await.unwrap();
             insert_template(&store, tenant, id, &key, b"two").await.unwrap();
             insert_verification(&store, tenant, verification_of(id), &key).await.unwrap();
+            answered(&store, tenant, id, &key).await;
             subjects.push((id, key));
         }
         let (erased, _) = &subjects[0];
@@ -29,9 +30,16 @@ fn deleting_a_subject_removes_all_of_it_and_only_that() {
         let deleted = remove().await.unwrap().removed.unwrap();
         assert_eq!(
             deleted.rows,
-            DeletedRows { subjects: 1, consents: 1, enrolments: 2, verifications: 1, ..DeletedRows::default() }
+            DeletedRows {
+                subjects: 1,
+                consents: 1,
+                enrolments: 2,
+                verifications: 1,
+                access_requests: 1,
+                ..DeletedRows::default()
+            }
         );
-        assert_eq!(TABLES.map(|table| database.count(table)), [1, 1, 2, 1]);
+        assert_eq!(TABLES.map(|table| database.count(table)), [1, 1, 2, 1, 1]);
         for table in TABLES {
             let column = if table == "subjects" { "id" } else { "subject_id" };
             let left = format!("SELECT {column} AS value FROM {table} WHERE {column} = '{erased}'");
@@ -76,11 +84,11 @@ fn a_subject_deleted_under_writers_leaves_nothing_behind() {
                 .collect();
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             erase(&store, tenant, id).await;
-            assert_eq!(TABLES.map(|table| database.count(table)), [0; 4], "round {round}");
+            assert_eq!(TABLES.map(|table| database.count(table)), [0; 5], "round {round}");
             for writer in writers {
                 writer.await.unwrap();
             }
-            assert_eq!(TABLES.map(|table| database.count(table)), [0; 4], "round {round}, later");
+            assert_eq!(TABLES.map(|table| database.count(table)), [0; 5], "round {round}, later");
         }
     });
 }

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod access_requests;
 mod audit;
 mod consents;
 mod databases;

@@ -22,7 +22,10 @@ use velum::{
     },
     flows::exchange::Exchange,
     secrets,
-    store::{Conflict, KeyStore, NewSubject, NewTemplate, Store, StoreError, TEMPLATES_PER_SUBJECT_MAX, TemplateKind},
+    store::{
+        AccessFilter, Conflict, KeyStore, NewSubject, NewTemplate, Store, StoreError, TEMPLATES_PER_SUBJECT_MAX,
+        TemplateKind,
+    },
     vault::{DataKey, KeyEncryptionKeys, Keyring, Place, VaultError, envelope::KeyEncryptionKey},
 };
 use zeroize::Zeroizing;
@@ -413,6 +416,7 @@ async fn residents(store: &Store, keystore: &KeyStore, number: usize) -> (Tenant
         }
         insert_template(store, tenant, id, &key, b"template").await.unwrap();
         insert_verification(store, tenant, verification_of(id), &key).await.unwrap();
+        answered(store, tenant, id, &key).await;
         residents.push((id, key));
     }
     (tenant, residents)
@@ -425,6 +429,10 @@ async fn is_whole(store: &Store, keystore: &KeyStore, tenant: TenantId, id: Subj
     let templates = store.templates().load(tenant, id, &kind(), None, &key).await.unwrap();
     let verifications = store.verifications().list(tenant, id, None, 100, &key).await.unwrap();
     let consents = store.consents().list(tenant, id, &key).await.unwrap();
+    let filter = AccessFilter { state: None, subject: Some(id), now: NOW };
+    let request = store.access_requests().list(tenant, filter, None, 1).await.unwrap().items[0].id;
+    let package = store.access_requests().fetch(tenant, request, None, act().event).await.unwrap();
+    assert_eq!(package.open(&key).unwrap(), b"package");
     consents.iter().all(|consent| consent.guardian == Some(Reference::new("form".to_owned())))
         && subject.open_external_ref(&key).unwrap().starts_with("emp-")
         && templates.iter().all(|row| row.template.as_slice() == b"template")

@@ -66,6 +66,8 @@ ids! {
     VerificationId = "ver";
     /// A piece of work that is done later.
     JobId = "job";
+    /// One request of a person to be given what is known of them.
+    AccessId = "acr";
     /// One request to erase a person.
     ErasureId = "ers";
     /// A person who signs in at the console.

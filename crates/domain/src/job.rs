@@ -11,17 +11,20 @@ pub enum JobKind {
     Checkpoints,
     /// A person is erased.
     Erasure,
+    /// A package that answered an access request is taken away.
+    PackageExpiry,
     /// What was kept long enough is deleted.
     Retention,
 }
 
 impl JobKind {
-    pub const ALL: [Self; 3] = [Self::Checkpoints, Self::Erasure, Self::Retention];
+    pub const ALL: [Self; 4] = [Self::Checkpoints, Self::Erasure, Self::PackageExpiry, Self::Retention];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Checkpoints => "checkpoints",
             Self::Erasure => "erasure",
+            Self::PackageExpiry => "package_expiry",
             Self::Retention => "retention",
         }
     }

@@ -1,5 +1,6 @@
 //! The words of the product. No I/O, no async, no wire shapes: every other room may import this one, and it imports none.
 
+pub mod access;
 pub mod attempts;
 pub mod clock;
 pub mod consent;

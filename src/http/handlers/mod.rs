@@ -1,5 +1,6 @@
 //! One file per noun: parse, call one flow, answer.
 
+pub mod access_requests;
 pub mod account;
 pub mod api_keys;
 pub mod audit;

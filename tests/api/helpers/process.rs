@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Client, credential_in, engine, onnxruntime};
+use serde_json::Value;
+
+use super::{Client, credential_in, databases::Databases, engine, onnxruntime};
 
 /// The program, stopped at the end whatever comes.
 pub struct Process {
@@ -76,6 +78,20 @@ impl Process {
     pub async fn client(&self) -> Client {
         let (id, secret) = credential_in(&self.data);
         Client::stranger(&self.authority(), self.port).with_token(&id, &secret, "").await
+    }
+
+    /// A client of the first tenant, made by the operator with these scopes.
+    pub async fn client_with_scopes(&self, databases: &Databases, scopes: &str) -> Client {
+        let tenant = databases.texts(&databases.main, "SELECT tenant_id AS text FROM clients ORDER BY id").remove(0);
+        let mut command = self.command();
+        command.env("VELUM_DATABASE_URL", &databases.main).env("VELUM_KEYSTORE_URL", &databases.keystore);
+        command.env("VELUM_LEDGER_URL", &databases.ledger).env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
+        let arguments = ["clients", "create", "--tenant", &tenant, "--scopes", scopes, "--json"];
+        let output = command.args(arguments).stdout(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (id, secret) = (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
+        Client::stranger(&self.authority(), self.port).with_token(id, secret, "").await
     }
 
     pub fn signal(&self, name: &str) {
