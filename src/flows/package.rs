@@ -260,7 +260,8 @@ async fn access_requests(flows: &Flows, tenant: TenantId, subject: SubjectId) ->
 }
 
 async fn audit_events(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<Vec<Value>, FlowError> {
-    let filter = AuditFilter { subject: Some(flows.pepper.subject_digest(tenant, subject)), action: None };
+    let subject = Some(flows.pepper.subject_digest(tenant, subject));
+    let filter = AuditFilter { subject, ..AuditFilter::default() };
     let store = flows.store.audit();
     let entries = all(async |before| store.list(tenant, filter.clone(), before, PAGE_ROWS_MAX).await).await?;
     entries.iter().map(|entry| serde_json::to_value(entry).map_err(FlowError::internal)).collect()
