@@ -86,7 +86,7 @@ async fn a_request_goes_from_asking_to_a_package_that_only_the_person_opens() {
     .await;
 }
 
-/// How many rows of a table are about a person, and which member of the package lists them. `None`: the member is an object.
+/// Which member of the package lists the rows of a table.
 const LISTED: [(&str, &str); 7] = [
     ("consents", "consents"),
     ("enrolments", "enrolments"),
@@ -96,6 +96,7 @@ const LISTED: [(&str, &str); 7] = [
     ("audit_events", "audit_events"),
     ("idempotency_records", "kept_answers"),
 ];
+/// And which one is the row, of a table that has one.
 const SINGLE: [(&str, &str); 1] = [("verification_attempts", "failed_attempts")];
 
 /// The tables that name a person, by the columns with which they do.
@@ -126,6 +127,9 @@ fn tables_about_persons(app: &TestApp) -> BTreeMap<String, String> {
 async fn the_package_holds_every_row_that_is_about_the_person() {
     each_database_with(NO_WORKER, |app| async move {
         let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
+        // And somebody else, of whom nothing may be in it.
+        let stranger = client.consenting_subject().await;
+        client.enrol(&stranger, photos::collins()).await.expect(201);
         let notice = json!({
             "purpose": "face_verification", "version": "7", "language": "en", "text": "We compare your face.",
             "controller": { "name": "Example Bank", "contact": "privacy@bank.example" }, "retention": "P3Y",
@@ -154,9 +158,6 @@ async fn the_package_holds_every_row_that_is_about_the_person() {
         officer.post_empty(&format!("/v1/erasure-requests/{erasure}/cancel")).await.expect(200);
         officer.post("/v1/erasure-requests", json!({ "subject_id": subject })).await.expect(201);
         officer.post("/v1/access-requests", json!({ "subject_id": subject })).await.expect(201);
-        // And somebody else, of whom nothing may be in it.
-        let stranger = client.consenting_subject().await;
-        client.enrol(&stranger, photos::collins()).await.expect(201);
 
         let digest = officer.get(&format!("/v1/erasure-requests/{erasure}")).await.expect(200).json();
         let digest = digest["subject_digest"].as_str().unwrap().to_owned();
@@ -421,6 +422,7 @@ async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
             process = start();
         }
         let officer = officer.at(process.port);
+        links.push(path_of(&ask(&officer, &subject, Some(&person)).await));
         let half =
             "(state = 'completed') <> (package IS NOT NULL AND link_hash IS NOT NULL AND expires_at IS NOT NULL)";
         assert_eq!(databases.count(&databases.main, "access_requests", half), 0);

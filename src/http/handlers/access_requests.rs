@@ -78,7 +78,8 @@ pub async fn show(caller: Caller, flows: Data<Flows>, access: InPath<AccessId>) 
 ///
 /// This answer alone has the link to it and, unless a `recipient` was named, the passphrase that opens it.
 #[utoipa::path(post, path = "/v1/access-requests/{access}/verify", tag = "access-requests",
-    params(("access" = String, Path)), request_body = FulfilmentBody, responses((status = 200, body = AccessAnswerBody)))]
+    params(("access" = String, Path)), request_body = Option<FulfilmentBody>,
+    responses((status = 200, body = AccessAnswerBody)))]
 pub async fn verify(
     caller: Caller,
     flows: Data<Flows>,
