@@ -38,6 +38,15 @@ pub struct AccessPolicy {
     pub package_kept: Duration,
 }
 
+impl Flows {
+    pub fn access_policy(&self) -> AccessPolicy {
+        self.access_policy
+    }
+}
+
+/// What packages are called where it is said how long what is kept.
+pub const PACKAGES: &str = "access_packages";
+
 /// How often a link can be followed: for a second try, and for a program that looks at links before people do.
 pub const DOWNLOADS_MAX: u32 = 5;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
 
-use super::{FlowError, Flows, receipts};
+use super::{FlowError, Flows, access_requests::PACKAGES, receipts};
 use crate::{
     domain::{
         consent::{Consent, Reference, Statement},
@@ -281,11 +281,15 @@ async fn kept_answers(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Re
 fn retention(flows: &Flows) -> Vec<Value> {
     let described = |kind: RecordKind| {
         json!({
-            "record": kind.as_str(), "kept_days": flows.retention.kept(kind).whole_days(),
+            "record": kind.as_str(), "kept_seconds": flows.retention.kept(kind).whole_seconds(),
             "counted_from": kind.counted_from(), "purpose": kind.purpose().map(|purpose| purpose.to_string()),
         })
     };
-    RecordKind::ALL.into_iter().map(described).collect()
+    let packages = json!({
+        "record": PACKAGES, "kept_seconds": flows.access_policy.package_kept.whole_seconds(),
+        "counted_from": "the package", "purpose": null,
+    });
+    RecordKind::ALL.into_iter().map(described).chain([packages]).collect()
 }
 
 /// Every row of a list that comes in pages.

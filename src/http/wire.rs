@@ -33,6 +33,7 @@ use crate::{
     },
     flows::{
         self, Page, PageRequest,
+        access_requests::{AccessPolicy, PACKAGES},
         account::{HistoryEntry, HistoryKind, TenantCounts},
         api_keys::{ApiKeyRow, IssuedApiKey, NewApiKey},
         erasures::ErasureRequest,
@@ -910,15 +911,22 @@ pub struct RetainedBody {
     pub counted_from: &'static str,
 }
 
-impl From<&RetentionSchedule> for RetentionBody {
-    fn from(schedule: &RetentionSchedule) -> Self {
+impl RetentionBody {
+    pub fn of(schedule: &RetentionSchedule, access: AccessPolicy) -> Self {
         let body = |kind: RecordKind| RetainedBody {
             record: kind.as_str(),
             purpose: kind.purpose().map(|purpose| purpose.to_string()),
             kept_for: iso_8601(schedule.kept(kind)),
             counted_from: kind.counted_from(),
         };
-        Self { records: RecordKind::ALL.map(body).into() }
+        // Taken away one by one, and not with the rest once a day.
+        let packages = RetainedBody {
+            record: PACKAGES,
+            purpose: None,
+            kept_for: iso_8601(access.package_kept),
+            counted_from: "the package",
+        };
+        Self { records: RecordKind::ALL.into_iter().map(body).chain([packages]).collect() }
     }
 }
 

@@ -42,6 +42,7 @@ async fn anybody_may_read_how_long_what_is_kept() {
         assert_eq!(row("templates_without_consent")["kept_for"], "P30D");
         assert_eq!(row("revocations")["kept_for"], "PT3600S");
         assert_eq!(row("revocations")["purpose"], Value::Null);
+        assert_eq!(row("access_packages")["kept_for"], "P7D");
     })
     .await;
 }
