@@ -80,8 +80,16 @@ impl LocalServer {
 
     /// A client of a tenant of its own, made as an operator makes one.
     pub async fn another_tenant(&self) -> Result<ApiClient> {
-        let output =
-            program(self.data.path())?.args(["clients", "create", "--tenant", "another", "--json"]).output()?;
+        self.new_client(&["--tenant", "another"]).await
+    }
+
+    /// A client of the first tenant that answers requests of persons.
+    pub async fn compliance_officer(&self) -> Result<ApiClient> {
+        self.new_client(&["--tenant", "development", "--role", "compliance-officer"]).await
+    }
+
+    async fn new_client(&self, whose: &[&str]) -> Result<ApiClient> {
+        let output = program(self.data.path())?.args(["clients", "create", "--json"]).args(whose).output()?;
         let credential =
             serde_json::from_slice(&output.stdout).context("velum clients create printed no credential")?;
         ApiClient::sign_in(self.http_client()?, self.base.clone(), &credential).await

@@ -23,7 +23,7 @@ async fn an_officer_walks_from_a_request_to_its_certificate_in_a_browser() {
     client.enrol(&subject, photos::collins()).await.expect(201);
     client.verify(&subject, photos::collins()).await.expect(200);
     let other = person(&client, "member-0815").await;
-    late_request(&client, &other).await;
+    late_request(&officer(&server).await, &other).await;
 
     let pictures = target().join("console");
     let account = account(&server);
@@ -56,6 +56,16 @@ async fn person(client: &Client, reference: &str) -> String {
     let subject = client.post("/v1/subjects", json!({ "external_ref": reference })).await.expect(201).id();
     client.consent(&subject).await;
     subject
+}
+
+/// A program that may open requests.
+async fn officer(server: &Process) -> Client {
+    let create = ["clients", "create", "--tenant", "development", "--role", "compliance-officer", "--json"];
+    let made = server.command().args(create).stdout(Stdio::piped()).output().unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).expect("a credential");
+    let member = |name: &str| made[name].as_str().unwrap().to_owned();
+    let stranger = Client::stranger(&server.authority(), server.port);
+    stranger.with_token(&member("client_id"), &member("client_secret"), "").await
 }
 
 /// One that should have been answered a month ago.

@@ -49,9 +49,9 @@ impl Console {
             .try_collect()
             .await?;
         bar.finish_and_clear();
-        let mut request = None;
+        let (answering, mut request) = (server.compliance_officer().await?, None);
         for subject in subjects.iter().step_by(ONE_IN) {
-            request = Some(client.ask_for_erasure(subject).await?);
+            request = Some(answering.ask_for_erasure(subject).await?);
         }
         let subject = subjects.last().context("a console of nobody is not measured")?;
         let request = request.context("a console of nobody is not measured")?;
