@@ -7,6 +7,7 @@
 //! [`Signed`] form, whose template holds `{{ officer.hidden()|safe }}`, and ends in [`Signed::call`]. A handler's error is a
 //! [`Fault`], which is a page too; every error of a flow becomes one by `?`.
 
+mod access;
 mod asked;
 mod assets;
 mod audit;
@@ -35,7 +36,8 @@ pub use self::{
 /// The pages that the navigation leads to, and what they are called there.
 pub const NAVIGATION: &[(&str, &str)] = &[
     ("/console", "Overview"),
-    ("/console/requests", "Requests"),
+    ("/console/requests", "Erasure"),
+    ("/console/access", "Access"),
     ("/console/subjects", "Persons"),
     ("/console/audit", "Audit log"),
     ("/console/retention", "Retention"),
@@ -54,6 +56,13 @@ pub const PATHS: &[&str] = &[
     "/requests/{id}",
     "/requests/{id}/certificate",
     "/requests/{id}/{step}",
+    "/access",
+    "/access/new",
+    "/access/{id}",
+    "/access/{id}/answer",
+    "/access/{id}/reject",
+    "/access/{id}/cancel",
+    "/access/{id}/package",
     "/subjects",
     "/subjects/{id}",
     "/subjects/{id}/restriction",
@@ -88,6 +97,14 @@ pub fn configure(config: &mut ServiceConfig) {
             .route("/requests/{id}/certificate", web::get().to(requests::certificate))
             .route("/requests/{id}/{step}", web::get().to(requests::show_step))
             .route("/requests/{id}/{step}", web::post().to(requests::take_step))
+            .route("/access", web::get().to(access::list))
+            .route("/access", web::post().to(access::open))
+            .route("/access/new", web::get().to(access::show_new))
+            .route("/access/{id}", web::get().to(access::show))
+            .route("/access/{id}/answer", web::post().to(access::answer))
+            .route("/access/{id}/reject", web::post().to(access::reject))
+            .route("/access/{id}/cancel", web::post().to(access::cancel))
+            .route("/access/{id}/package", web::post().to(access::package))
             .route("/subjects", web::get().to(subjects::show_find))
             .route("/subjects", web::post().to(subjects::look_up))
             .route("/subjects/{id}", web::get().to(subjects::show))

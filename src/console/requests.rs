@@ -294,15 +294,16 @@ struct Person {
     name: String,
 }
 
-struct Deed {
-    sequence: u64,
-    what: String,
-    when: String,
-    who: String,
+/// An entry of the audit log about a request.
+pub struct Deed {
+    pub sequence: u64,
+    pub what: String,
+    pub when: String,
+    pub who: String,
 }
 
 impl Deed {
-    fn of(entry: Entry, officers: &[Account]) -> Self {
+    pub fn of(entry: Entry, officers: &[Account]) -> Self {
         let what = deed(&entry.action).map_or(entry.action, str::to_owned);
         let officer = officers.iter().find(|officer| officer.id.to_string() == entry.actor);
         // Whoever is no officer is a credential, the operator or the service, and is called so.
@@ -417,6 +418,6 @@ pub async fn take_step(
 }
 
 /// What the API takes as one.
-fn is_reason(text: &str) -> bool {
+pub fn is_reason(text: &str) -> bool {
     (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }

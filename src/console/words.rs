@@ -9,7 +9,7 @@ use time::{
 };
 
 use crate::{
-    domain::{consent::ConsentState, erasure::ErasureState, erasure::Regulation},
+    domain::{access::AccessState, consent::ConsentState, erasure::ErasureState, erasure::Regulation},
     flows::erasures::ErasureRequest,
 };
 
@@ -93,6 +93,18 @@ impl From<ErasureState> for State {
     }
 }
 
+impl From<AccessState> for State {
+    fn from(from: AccessState) -> Self {
+        match from {
+            AccessState::Received => state("received, to be answered", "open"),
+            AccessState::Completed => state("answered, package there", "good"),
+            AccessState::Rejected => state("rejected", "ended"),
+            AccessState::Cancelled => state("cancelled", "ended"),
+            AccessState::Expired => state("answered, package gone", "ended"),
+        }
+    }
+}
+
 impl From<ConsentState> for State {
     fn from(from: ConsentState) -> Self {
         match from {
@@ -122,7 +134,10 @@ pub struct Due {
 
 impl Due {
     pub fn of(request: &ErasureRequest, now: OffsetDateTime) -> Self {
-        let (due_at, ended_at) = (request.due_at, request.ended_at);
+        Self::at(request.due_at, request.ended_at, now)
+    }
+
+    pub fn at(due_at: OffsetDateTime, ended_at: Option<OffsetDateTime>, now: OffsetDateTime) -> Self {
         let late = ended_at.unwrap_or(now) > due_at;
         let words = match ended_at {
             Some(ended_at) if late => format!("answered {} late", distance(ended_at - due_at)),
@@ -169,6 +184,12 @@ pub fn deed(action: &str) -> Option<&'static str> {
         "erasure.begun" => "Begun: from here there is no way back",
         "subject.erased" => "Data key destroyed and rows removed",
         "erasure.completed" => "Completed and certified",
+        "access.requested" => "Opened",
+        "access.completed" => "Verified and answered with a package",
+        "access.rejected" => "Rejected",
+        "access.cancelled" => "Cancelled",
+        "access.fetched" => "Package fetched",
+        "access.expired" => "Package destroyed, its time was over",
         "erasure.replayed" => "Replayed after a restore",
         _ => return None,
     })
@@ -206,7 +227,9 @@ mod tests {
 
     #[test]
     fn every_act_on_a_request_has_words() {
-        let of_requests = Action::ALL.iter().filter(|action| action.as_str().starts_with("erasure."));
+        let of_requests = Action::ALL
+            .iter()
+            .filter(|action| ["erasure.", "access."].iter().any(|kind| action.as_str().starts_with(kind)));
         let untold: Vec<_> = of_requests.filter(|action| deed(action.as_str()).is_none()).collect();
         assert!(untold.is_empty(), "{untold:?}");
     }

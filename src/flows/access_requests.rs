@@ -9,14 +9,14 @@ use zeroize::Zeroizing;
 
 use super::{
     FlowError, Flows, Page, PageRequest,
-    audit::Scribe,
+    audit::{self, Scribe},
     once::{self, Answer, Call},
     package::{self, About},
     subjects,
 };
 pub use crate::store::{AccessRequest, PackageNote};
 use crate::{
-    audit::{Action, Actor, Event},
+    audit::{Action, Actor, Entry, Event},
     auth::package_link::PackageToken,
     domain::{
         access::{AccessState, LockKind},
@@ -247,6 +247,12 @@ pub async fn list(
     let filter = AccessFilter { state, subject, now: flows.now() };
     let rows = flows.store.access_requests().list(tenant, filter, page.after()?, page.limit()).await?;
     Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<AccessRequest>::cursor) })
+}
+
+/// What the audit log tells of a request, oldest first.
+pub async fn story(flows: &Flows, request: &AccessRequest) -> Result<Vec<Entry>, FlowError> {
+    let subject = flows.pepper.subject_digest(request.tenant, request.subject);
+    audit::story(flows, request.tenant, subject, request.id.to_string()).await
 }
 
 /// The package, for an officer: an age ciphertext. Each time is on record.
