@@ -151,7 +151,9 @@ fn print(name: &str, handed_out: &HandedOut, as_json: bool) -> Result<(), Failur
     println!("officer        {}\nname           {name}\npassword       {password}", handed_out.officer);
     println!("good until     {until}; it is changed at the first sign-in\nauthenticator  {}", address.as_str());
     if let Ok(code) = QrCode::new(address.as_bytes()) {
-        println!("\n{}", code.render::<Dense1x2>().build());
+        // Light where a terminal is dark, which most are; the others are read by most apps as well.
+        let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
+        println!("\n{}", picture.build());
     }
     println!("Password and authenticator are shown this once. The officer signs in at /console.");
     Ok(())

@@ -146,14 +146,19 @@ fn sessions_that_are_over_go_when_another_begins() {
         let store = database.store().await;
         let tenant = tenant(&store).await;
         let (officer, _) = add(&store, tenant, NAME).await.unwrap();
-        for (token, minutes) in [(1, 0), (2, 60), (3, 14)] {
-            assert!(sign_in(&store, &officer, i64::from(token), token, NOW + Duration::minutes(minutes)).await);
+        assert!(sign_in(&store, &officer, 1, 1, NOW).await);
+        assert!(sign_in(&store, &officer, 2, 2, NOW + Duration::minutes(10)).await);
+        assert!(has_session(&store, 1).await && has_session(&store, 2).await);
+        // The first is in use; the second is not.
+        store.officers().touch(tenant, [1; 32], NOW + Duration::minutes(20)).await.unwrap();
+        assert!(sign_in(&store, &officer, 3, 3, NOW + Duration::minutes(25)).await);
+        assert!(has_session(&store, 1).await && !has_session(&store, 2).await);
+        // Nor does use help beyond the longest time.
+        for token in [1, 3] {
+            store.officers().touch(tenant, [token; 32], NOW + Duration::hours(8)).await.unwrap();
         }
-        // The first was used to the end of its time, the second is unused.
-        store.officers().touch(tenant, [1; 32], NOW + Duration::hours(8)).await.unwrap();
         assert!(sign_in(&store, &officer, 4, 4, NOW + Duration::hours(8)).await);
-        assert!(!has_session(&store, 1).await && !has_session(&store, 2).await && !has_session(&store, 3).await);
-        assert!(has_session(&store, 4).await);
+        assert!(!has_session(&store, 1).await && has_session(&store, 3).await && has_session(&store, 4).await);
     });
 }
 
