@@ -271,6 +271,7 @@ class Walk:
         self.choose("#method", "in person")
         self.enter("main button")
         self.says("withdrawn")
+        self.access()
         page.goto(base + "/console")
         self.enter("nav a[href='/console/audit']")
         self.look("audit")
@@ -294,6 +295,38 @@ class Walk:
             self.look(name)
         page.goto(base + "/console/requests/ers_00000000000070008000000000000000")
         self.look("not-found")
+
+    def access(self):
+        """Somebody asks what is known of them, and is given a package; then it is destroyed."""
+        page, base = self.page, self.base
+        page.goto(base + "/console")
+        self.enter("nav a[href='/console/access']")
+        self.look("access-none")
+        page.goto(f"{base}/console/subjects/{self.task['other']}")
+        self.enter("a[href^='/console/access/new']")
+        self.look("access-new")
+        page.reload()
+        self.enter("main button")
+        self.says("received, to be answered")
+        self.look("access-received")
+        request = page.url
+        page.reload()
+        self.type_into("#recipient", "not a key")
+        self.enter("form[action$='/answer'] button")
+        self.says("no public key")
+        page.goto(request)
+        self.enter("form[action$='/answer'] button")
+        self.says("shown once")
+        self.says("Passphrase")
+        self.look("access-handover")
+        page.goto(request)
+        self.says("answered, package there")
+        self.look("access-answered")
+        page.goto(request)
+        self.enter("form[action$='/cancel'] button")
+        self.says("cancelled")
+        page.goto(base + "/console/access")
+        self.look("access")
 
     def sign_out(self):
         self.page.goto(self.base + "/console")
