@@ -107,3 +107,36 @@ fn encrypted_decisions_on_the_development_photos_equal_plain_ones_outside_the_gr
     assert_eq!(strictest["fmr"], 0.0);
     assert_eq!(strictest["tar"], 1.0);
 }
+
+/// With few persons, so with wide bounds: docs/threat-model.md has the figures of many.
+#[test]
+fn stolen_templates_are_worth_nothing_without_the_keyholders_secret_and_everything_with_it() {
+    let arguments = ["evaluate", "--protection", "--people", "200", "--templates", "100", "--json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_velum")).current_dir(root()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let measured: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let attacks = measured["irreversibility"].as_array().unwrap();
+    assert_eq!(attacks.len(), 3);
+    for attack in attacks {
+        assert!(attack["deviations"].as_f64().unwrap() < 6.0, "better than chance: {attack}");
+        assert!(attack["with_the_secret"]["value"].as_f64().unwrap() > 0.9, "an attack that never works: {attack}");
+    }
+    let linked = &measured["unlinkability"];
+    for keys in ["one_key", "two_keys"] {
+        for score in ["nearness", "learnt"] {
+            assert!(linked[keys][score]["d_sys"].as_f64().unwrap() < 0.4, "{keys}, {score}: {linked}");
+        }
+    }
+    assert!(linked["unprotected"]["d_sys"].as_f64().unwrap() > 0.95, "a score that links nothing: {linked}");
+    let renewed = &measured["renewability"];
+    assert_eq!((&renewed["templates"], &renewed["old_accepted"]), (&100.into(), &0.into()));
+    assert_eq!(renewed["renewed_matched"], renewed["renewed_compared"]);
+}
+
+#[test]
+fn photos_and_made_up_persons_are_not_evaluated_together() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(evaluate(&sample_pairs(folder.path()), &["--protection"]).is_err());
+    let neither = Command::new(env!("CARGO_BIN_EXE_velum")).arg("evaluate").output().unwrap();
+    assert_eq!(neither.status.code(), Some(2));
+}

@@ -66,6 +66,8 @@ const HOMES: &[(&str, &str)] = &[
     ("metrics_exporter_prometheus", "measure.rs"),
     ("socket2", "app.rs"),
     ("clap", "commands/ main.rs"),
+    ("fastrand", "commands/evaluate/"),
+    ("roxmltree", "commands/evidence/"),
     ("indicatif", "commands/"),
     ("plotters", "commands/"),
     ("qrcode", "commands/"),

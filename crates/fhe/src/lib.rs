@@ -33,7 +33,7 @@
 //!
 //! [`noise`] derives how far the result can be from the exact integer score, and with that the grey zone around a
 //! threshold in which an encrypted decision may differ from an unencrypted one. [`twin`] is the same match in the clear,
-//! behind the same interface, for tests and evaluations.
+//! behind the same interface, for tests and evaluations. [`thief`] is the other side's view, for measurements.
 
 pub mod decide;
 pub mod encode;
@@ -44,6 +44,7 @@ pub mod open;
 pub mod params;
 pub mod rekey;
 pub mod score;
+pub mod thief;
 pub mod twin;
 pub mod wire;
 

@@ -3,7 +3,7 @@
 mod access;
 mod compliance;
 mod console;
-mod rekey;
+pub mod rekey;
 mod service;
 pub mod stages;
 
@@ -11,12 +11,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use self::{
     access::Access, compliance::Compliance, console::Console, rekey::Rekeying, service::Service, stages::Stages,
 };
 use super::progress;
 use crate::{
+    domain::face::{MultipleFaces, UploadedImage},
     face::{FacePipeline, Runtime},
     fhe::{keys, noise},
     settings::FaceSettings,
@@ -80,7 +82,11 @@ pub async fn run(args: &BenchArgs, face: &FaceSettings) -> Result<()> {
     let stages = Stages::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, args.runs.max(1))?;
     let rekeying = match args.templates {
         0 => None,
-        templates => Some(Rekeying::measure(&workshop.pipeline, &workshop.keys, &photos[0].bytes, templates)?),
+        templates => {
+            let image = UploadedImage::new(Zeroizing::new(photos[0].bytes.clone()))?;
+            let face = workshop.pipeline.embed(image, MultipleFaces::Refuse)?.embedding;
+            Some(Rekeying::measure(&workshop.pipeline.card().match_spec(), &face, &workshop.keys, templates)?)
+        }
     };
     let Workshop { pipeline, keys, evaluation_key_bytes } = workshop;
 

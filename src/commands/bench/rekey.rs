@@ -5,17 +5,11 @@ use std::{hint::black_box, thread};
 use anyhow::{Result, bail};
 use cpu_time::ThreadTime;
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
 use super::{percentile, stages::Keys};
 use crate::{
     commands::progress,
-    domain::{
-        decision::FalseMatchRate,
-        face::{Embedding, MultipleFaces, UploadedImage},
-        matching::MatchSpec,
-    },
-    face::FacePipeline,
+    domain::{decision::FalseMatchRate, face::Embedding, matching::MatchSpec},
     fhe::{
         Matcher as _,
         encode::{QuantizedProbe, QuantizedTemplate},
@@ -30,28 +24,25 @@ use crate::{
 const COMPARED_EVERY: usize = 50;
 
 pub struct Rekeying {
-    templates: usize,
+    pub templates: usize,
     /// Sorted milliseconds of CPU for one key switch, from bytes to bytes.
     times_ms: Vec<f64>,
     /// Old templates that the new key took, of all.
-    old_accepted: usize,
+    pub old_accepted: usize,
     /// Renewed templates that matched their person, of those compared.
-    matched: usize,
-    compared: usize,
+    pub matched: usize,
+    pub compared: usize,
 }
 
 impl Rekeying {
-    /// Enrols one photo `templates` times under the old key, and brings each of them under a new one.
-    pub fn measure(pipeline: &FacePipeline, old: &Keys, photo: &[u8], templates: usize) -> Result<Self> {
-        let spec = pipeline.card().match_spec();
-        let image = UploadedImage::new(Zeroizing::new(photo.to_vec()))?;
-        let embedding = pipeline.embed(image, MultipleFaces::Refuse)?.embedding;
+    /// Enrols one face `templates` times under the old key, and brings each of them under a new one.
+    pub fn measure(spec: &MatchSpec, embedding: &Embedding, old: &Keys, templates: usize) -> Result<Self> {
         let set = keys::generate();
         let new = Keys { public: set.public, secret: set.secret, evaluation: set.evaluation.expand() };
         let rekey = old.secret.rekey_to(&new.secret);
         let bar = progress::counted("re-keying", templates);
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        let (bar_of_all, spec, embedding, new, rekey) = (&bar, &spec, &embedding, &new, &rekey);
+        let (bar_of_all, new, rekey) = (&bar, &new, &rekey);
         let parts: Vec<Result<Self>> = thread::scope(|scope| {
             let work = |first: usize| {
                 move || {

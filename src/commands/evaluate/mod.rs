@@ -1,8 +1,9 @@
-//! `velum evaluate`: how well the installed models tell people apart on photos of your own, and whether encryption
-//! changes any answer.
+//! `velum evaluate`: how well the installed models tell people apart on photos of your own, whether encryption changes any
+//! answer, and what stolen templates are worth.
 
 mod pairs;
 mod plot;
+mod protection;
 mod report;
 mod roc;
 
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use self::{
     pairs::{Pair, PairList},
+    protection::Protection,
     report::{Disagreement, Report},
 };
 use super::progress;
@@ -41,7 +43,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct EvaluateArgs {
     /// CSV with the columns set,file_a,file_b,same; paths are relative to the file itself
-    pairs: PathBuf,
+    #[arg(required_unless_present = "protection")]
+    pairs: Option<PathBuf>,
     /// Also decide every pair on ciphertexts, at all three thresholds, and compare
     #[arg(long)]
     encrypted: bool,
@@ -54,10 +57,35 @@ pub struct EvaluateArgs {
     /// Write the DET curve (false non-matches over false matches) as SVG
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Instead of photos: measure what stolen templates of made-up persons are worth to a thief
+    #[arg(long, conflicts_with_all = ["pairs", "encrypted", "group", "plot"])]
+    protection: bool,
+    /// Persons whose templates are attacked
+    #[arg(long, requires = "protection", default_value_t = 2_000)]
+    people: usize,
+    /// Templates to bring under another key
+    #[arg(long, requires = "protection", default_value_t = 10_000)]
+    templates: usize,
 }
 
 pub fn run(args: &EvaluateArgs, settings: &FaceSettings) -> Result<()> {
-    let list = PairList::read(&args.pairs, args.group.as_deref())?;
+    match &args.pairs {
+        Some(pairs) => evaluate(args, pairs, settings),
+        None => protect(args, settings),
+    }
+}
+
+fn protect(args: &EvaluateArgs, settings: &FaceSettings) -> Result<()> {
+    let measured = Protection::measure(settings, args.people, args.templates)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&measured)?),
+        false => print!("{}", measured.to_text()),
+    }
+    Ok(())
+}
+
+fn evaluate(args: &EvaluateArgs, pairs: &Path, settings: &FaceSettings) -> Result<()> {
+    let list = PairList::read(pairs, args.group.as_deref())?;
     let runtime = Runtime::open(&settings.onnxruntime)?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let pipeline = FacePipeline::load(&runtime, &settings.models_dir, settings.embedder.as_ref(), cores)?;
