@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use velum::auth::{self, Scope};
@@ -74,6 +75,14 @@ fn every_link_inside_the_repository_leads_somewhere() {
             assert!(file.is_empty() || target.exists(), "{name}: {link} leads nowhere");
         }
     }
+}
+
+#[test]
+fn the_table_of_provisions_is_the_one_that_stands_in_evidence_packs() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_velum")).args(["evidence", "mapping"]).output();
+    let printed = String::from_utf8(printed.expect("velum runs").stdout).expect("a text");
+    assert!(printed.contains("| Art. 17, 12(3): erasure |"), "{printed}");
+    assert!(document("docs/compliance.md").contains(&printed), "put the output of `velum evidence mapping` there");
 }
 
 /// `api/tokens::name` is a test function of tests/api/tokens.rs, `src/auth/api_key::name` one of that source.

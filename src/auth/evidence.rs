@@ -28,6 +28,7 @@ pub enum Document {
     ConsentReceipt,
     ErasureCertificate,
     AuditCheckpoint,
+    EvidencePack,
 }
 
 impl Document {
@@ -37,6 +38,7 @@ impl Document {
             Self::ConsentReceipt => "vnd.velum.consent-receipt+jwt",
             Self::ErasureCertificate => "vnd.velum.erasure-certificate+jwt",
             Self::AuditCheckpoint => "vnd.velum.audit-checkpoint+jwt",
+            Self::EvidencePack => "vnd.velum.evidence-pack+jwt",
         }
     }
 }

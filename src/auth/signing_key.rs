@@ -145,7 +145,7 @@ impl SigningKeys {
         &begun.unwrap_or(&self.keys[0]).key
     }
 
-    pub(super) fn status(&self, now: OffsetDateTime) -> Vec<KeyStatus> {
+    pub fn status(&self, now: OffsetDateTime) -> Vec<KeyStatus> {
         let current = self.current(now).kid();
         let status = |dated: &DatedKey| KeyStatus {
             kid: dated.key.kid.clone(),

@@ -59,7 +59,8 @@ pub fn run_audit(AuditCommand::Verify(checked): AuditCommand) -> Result<(), Fail
     Ok(())
 }
 
-fn keys(path: &Path) -> Result<EvidenceVerifier, Failure> {
+/// The public evidence keys out of a file.
+pub fn keys(path: &Path) -> Result<EvidenceVerifier, Failure> {
     let text = fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
     EvidenceVerifier::from_jwks(&text).map_err(|error| Failure::because(&path.display().to_string(), error))
 }

@@ -9,6 +9,7 @@ mod demo;
 mod documents;
 mod erasures;
 mod evaluate;
+mod evidence;
 mod failure;
 mod healthcheck;
 mod jobs;
@@ -90,6 +91,8 @@ enum Command {
     /// Check an exported audit log, without the service
     #[command(subcommand)]
     Audit(documents::AuditCommand),
+    /// Write what can be shown of this system as a dated, signed pack, and check one
+    Evidence(evidence::Arguments),
     /// Look at the face models
     #[command(subcommand)]
     Models(models::Command),
@@ -102,7 +105,7 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
     /// Enrol a portrait on a server of its own, recognise it, refuse another, withdraw consent, erase
     Demo(demo::DemoArgs),
-    /// Measure error rates on your own photos, and whether encryption changes any decision
+    /// Measure error rates on your own photos, whether encryption changes any decision, and what stolen templates are worth
     Evaluate(evaluate::EvaluateArgs),
     /// Measure each stage and whole verifications on this machine
     Bench(bench::BenchArgs),
@@ -146,6 +149,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Erasures(command) => erasures::run(command).await,
         Command::Certificate(command) => documents::run_certificate(command),
         Command::Audit(command) => documents::run_audit(command),
+        Command::Evidence(arguments) => evidence::run(arguments).await,
         Command::Models(command) => models::run(command),
         Command::Config(command) => config::run(command),
         Command::Openapi => openapi::run(),

@@ -143,7 +143,7 @@ pub async fn check(flows: &Flows, tenant: TenantId) -> Result<Checked, FlowError
 }
 
 /// What the log begins after.
-async fn beginning(store: &Store, tenant: TenantId) -> Result<Chain, StoreError> {
+pub async fn beginning(store: &Store, tenant: TenantId) -> Result<Chain, StoreError> {
     let gone = store.audit().beginning(tenant).await?;
     Ok(gone.map_or(Chain::empty(tenant), |(chain, _)| chain))
 }
@@ -215,7 +215,7 @@ pub async fn shorten(store: &Store, tenant: TenantId, until: OffsetDateTime) -> 
 }
 
 /// Follows the log from where `chain` ends up to `size` entries. The first that is missing, or is not as it was written.
-async fn walk(store: &Store, tenant: TenantId, chain: &mut Chain, size: u64) -> Result<Option<u64>, StoreError> {
+pub async fn walk(store: &Store, tenant: TenantId, chain: &mut Chain, size: u64) -> Result<Option<u64>, StoreError> {
     while chain.size() < size {
         let limit = (size - chain.size()).min(EXPORTED_AT_ONCE) as u32;
         let entries = store.audit().after(tenant, chain.size(), limit).await?;

@@ -111,9 +111,14 @@ fn newest(signs: Signs, secrets_dir: &Path) -> Option<PathBuf> {
     signing_keys::files(signs, secrets_dir).ok()?.pop().map(|(_, path)| path)
 }
 
+/// Where the key-encryption key of this name lies.
+pub fn kek_file(secrets_dir: &Path, id: &KekId) -> PathBuf {
+    secrets_dir.join(KEKS).join(format!("{id}.key"))
+}
+
 /// Removes the file of a key-encryption key that was retired. Safe to repeat.
 pub fn remove_kek(secrets_dir: &Path, id: &KekId) -> Result<Option<PathBuf>, SecretsError> {
-    let path = secrets_dir.join(KEKS).join(format!("{id}.key"));
+    let path = kek_file(secrets_dir, id);
     if !path.exists() {
         return Ok(None);
     }

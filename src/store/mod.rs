@@ -40,6 +40,7 @@ mod page;
 mod retention;
 mod rewrap;
 pub mod schema;
+mod statistics;
 mod subjects;
 mod templates;
 mod tenants;
@@ -72,6 +73,7 @@ pub use self::{
     page::{PAGE_ROWS_MAX, Page},
     retention::Retention,
     rewrap::Rewrapped,
+    statistics::{AccessTimes, ConsentCount, ErasureTimes, KeyStatistics, Statistics, TemplateCount},
     subjects::{DeletedRows, NewSubject, Subject, Subjects},
     templates::{
         NewTemplate, SealedTemplate, StoredTemplate, TEMPLATES_PER_SUBJECT_MAX, TemplateKind, TemplateRow, Templates,
@@ -169,6 +171,10 @@ impl Store {
 
     pub fn retention(&self) -> Retention<'_> {
         Retention { pool: self.pool() }
+    }
+
+    pub fn statistics(&self) -> Statistics<'_> {
+        Statistics { pool: self.pool() }
     }
 
     pub fn subjects(&self) -> Subjects<'_> {

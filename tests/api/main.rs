@@ -18,6 +18,7 @@ mod documents;
 mod enrol;
 mod erase;
 mod erasures;
+mod evidence;
 mod gates;
 mod hostile;
 mod idempotency;
