@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     auth::{Scopes, api_key::Environment, jwt::Tokens},
     cache::{Cache, CacheError, Redis, RedisTls},
+    callbacks::{CallbackSetupError, Callbacks},
     console,
     domain::clock::Clock,
     face::{FacePipeline, ModelError, Runtime, RuntimeError},
@@ -36,7 +37,7 @@ use crate::{
         keys::{EvaluationKey, PublicKey},
         rekey::Rekey,
     },
-    flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, uploads::Uploads},
+    flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, opendsr::OpenDsr, uploads::Uploads},
     http::{
         self,
         address::TrustedProxies,
@@ -45,7 +46,7 @@ use crate::{
     },
     keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
     secrets::{self, Secrets, SecretsError, Signs},
-    settings::{CacheSettings, KeyholderSettings, Mode, ServerSettings, Settings, WorkerPlace},
+    settings::{CacheSettings, KeyholderSettings, Mode, OpenDsrSettings, ServerSettings, Settings, WorkerPlace},
     store::{Database, ErasureLedger, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
 };
@@ -86,6 +87,8 @@ pub enum StartError {
     Keyholder(#[from] RemoteSetupError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(transparent)]
+    Callbacks(#[from] CallbackSetupError),
     #[error("the keyholder's journal cannot be written")]
     KeyholderJournal(#[from] KeyholderError),
     #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
@@ -213,6 +216,7 @@ impl App {
             erasure_policy: settings.erasure_policy,
             access_policy: settings.access_policy,
             retention: settings.retention,
+            opendsr: opendsr(settings)?,
         }))
     }
 
@@ -543,6 +547,20 @@ async fn ready<T>(
         }
     }
     Ok(connected)
+}
+
+fn opendsr(settings: &Settings) -> Result<OpenDsr, StartError> {
+    let OpenDsrSettings { certificate, callback_networks, callback_authority } = &settings.opendsr;
+    let tls = tls::outgoing_client(callback_authority.as_deref())?;
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| TlsError::Unreadable { path: path.clone(), source })
+    };
+    Ok(OpenDsr {
+        // The issuer is the address under which clients reach us: https:// and this.
+        domain: settings.tokens.issuer.split(['/', ':']).nth(3).unwrap_or_default().to_owned(),
+        certificate: certificate.as_ref().map(read).transpose()?,
+        callbacks: Callbacks::new(tls, callback_networks.clone())?,
+    })
 }
 
 fn cache(settings: &Settings) -> Result<Cache, StartError> {

@@ -4,6 +4,7 @@ pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod cache;
+pub mod callbacks;
 pub mod commands;
 pub mod console;
 pub mod face;

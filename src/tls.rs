@@ -112,6 +112,22 @@ pub fn public_client(authority: &Path) -> Result<ClientConfig, TlsError> {
     Ok(builder.with_webpki_verifier(server_verifier(authority)?).with_no_client_auth())
 }
 
+/// A client of whoever an address names: trusts the system's authorities, or in their place those of a file. Where the system
+/// has none, nobody is trusted.
+pub fn outgoing_client(authority: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let builder = begin(ClientConfig::builder_with_provider(provider()), &[&TLS13, &TLS12])?;
+    let roots = match authority {
+        Some(authority) => roots(authority)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            // Some of a system's certificates may be unreadable or outdated: the others do.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        }
+    };
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// The keyholder's listener: TLS 1.3, and no connection without a client certificate of `edge_authority`.
 pub fn keyholder_server(identity: &Identity, edge_authority: &Path) -> Result<ServerConfig, TlsError> {
     let builder = begin(ServerConfig::builder_with_provider(provider()), &[&TLS13])?;

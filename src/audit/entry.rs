@@ -58,6 +58,9 @@ actions! {
     ErasureBegun = "erasure.begun";
     ErasureCompleted = "erasure.completed";
     ErasureReplayed = "erasure.replayed";
+    OpenDsrFoundNobody = "opendsr.found_nobody";
+    CallbackDelivered = "callback.delivered";
+    CallbackGivenUp = "callback.given_up";
     NoticePublished = "notice.published";
     ConsentGranted = "consent.granted";
     ConsentWithdrawn = "consent.withdrawn";

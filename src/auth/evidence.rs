@@ -7,8 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Header, Validation, decode, decode_header, encode,
+    Algorithm, DecodingKey, Header, Validation, crypto, decode, decode_header, encode,
     jwk::{JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -111,6 +115,26 @@ impl EvidenceKeys {
         };
         encode(&header, claims, key.private()).map_err(EvidenceNotSigned)
     }
+
+    /// A body that is sent with its signature beside it, as OpenDSR wants it. It can never pass for the part of a document that
+    /// is signed there: that begins with the base64 of a header, JSON with a brace or a quotation mark.
+    pub fn sign_json(&self, body: &impl Serialize, now: OffsetDateTime) -> Result<SignedJson, EvidenceNotSigned> {
+        let keys = self.keys.get();
+        let key = keys.current(now);
+        let body = serde_json::to_vec(body).map_err(|error| EvidenceNotSigned(error.into()))?;
+        let signature = crypto::sign(&body, key.private(), Algorithm::RS256).map_err(EvidenceNotSigned)?;
+        // The library has it for a JWS, in the other alphabet and without padding.
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|error| EvidenceNotSigned(error.into()))?;
+        Ok(SignedJson { body, signature: STANDARD.encode(signature), key: key.kid().to_owned() })
+    }
+}
+
+/// A body of JSON, the signature over its bytes, and the name of the key.
+pub struct SignedJson {
+    pub body: Vec<u8>,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, in base64.
+    pub signature: String,
+    pub key: String,
 }
 
 /// A key set that nothing can be checked with.
@@ -190,7 +214,6 @@ impl EvidenceVerifier {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use jsonwebtoken::EncodingKey;
     use serde_json::{Value, json};
     use time::{Duration, macros::datetime};

@@ -115,7 +115,11 @@ fn remains() -> Vec<Remains> {
             "acts, with a keyed digest in place of the person's id",
             "accountability, and proof of this erasure",
         ),
-        ("database", "this request, with the same digest", "proof that it was answered in time"),
+        (
+            "database",
+            "this request, with the same digest, and with the name and a keyed digest of the controller's where one passed it on",
+            "proof that it was answered in time",
+        ),
         ("key store", "the random subject id, marked as destroyed", "so that no key is ever made for it again"),
         ("erasure ledger", "the random subject id", "so that a restored backup does not bring the person back"),
         ("keyholder", "a digest of the random subject id", "so that no decision about the person is ever opened again"),

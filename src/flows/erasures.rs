@@ -109,6 +109,26 @@ pub(super) async fn finish(flows: &Flows, tenant: TenantId, subject: SubjectId) 
     carry_out(flows, request, event.into()).await.map(drop)
 }
 
+/// A request that goes its way at once, and the job that carries it out.
+pub(super) fn verified(
+    flows: &Flows,
+    tenant: TenantId,
+    subject: SubjectId,
+    regulation: Option<Regulation>,
+    received_at: OffsetDateTime,
+) -> (ErasureRequest, NewJob) {
+    let regulation = regulation.unwrap_or(flows.erasure_policy.regulation);
+    let request = fresh(flows, tenant, subject, regulation, received_at, ErasureState::Verified);
+    let job = job(&request, flows.now());
+    (request, job)
+}
+
+/// Until when a request must be answered.
+pub(super) fn due_at(flows: &Flows, regulation: Option<Regulation>, received_at: OffsetDateTime) -> OffsetDateTime {
+    let policy = flows.erasure_policy;
+    regulation.unwrap_or(policy.regulation).due_at(received_at, policy.dpdp_days)
+}
+
 /// For a worker. A request that has ended meanwhile is done.
 pub async fn execute(flows: &Flows, tenant: TenantId, id: ErasureId) -> Result<(), FlowError> {
     let request = flows.store.erasures().find(tenant, id).await?;

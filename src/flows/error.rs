@@ -71,6 +71,15 @@ pub enum FlowError {
     LegalHold,
     #[error("a request cannot have been received later than now")]
     ReceivedLater,
+    #[error("you sent another request under this subject_request_id")]
+    SubjectRequestIdTaken,
+    #[error("a request cannot have been submitted later than now")]
+    SubmittedLater,
+    #[error("the identities name several persons")]
+    SeveralPersons,
+    /// Of a job alone.
+    #[error("a callback was not delivered")]
+    CallbackFailed(#[source] Source),
     #[error("the subject has as many enrolments as it may have")]
     EnrolmentLimitReached,
     #[error("the subject has no enrolment")]
@@ -134,6 +143,7 @@ impl From<StoreError> for FlowError {
             StoreError::Conflict(Conflict::ErasureOpen) => Self::ErasureOpen,
             StoreError::Conflict(Conflict::AccessState) => Self::AccessState,
             StoreError::Conflict(Conflict::ErasureState) => Self::ErasureState,
+            StoreError::Conflict(Conflict::SubjectRequestId) => Self::SubjectRequestIdTaken,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
             // Another call took over: it will have the effect, and the answer.
             StoreError::Conflict(Conflict::ClaimLost) => Self::TwinAtWork { retry_after_s: 1 },

@@ -8,22 +8,43 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use time::{OffsetDateTime, Time};
 use tokio::{
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
-use super::{FlowError, Flows, access_requests, audit, erasures, retention};
+use super::{FlowError, Flows, access_requests, audit, erasures, opendsr, retention};
 use crate::{
+    audit::Event,
     domain::{
         id::TenantId,
         job::{ATTEMPTS_MAX, JobKind, delay_after},
+        opendsr::SubjectRequestId,
     },
     measure::{self, JobOutcome},
     store::{Conflict, Lease, LeasedJob, NewJob, StoreError},
 };
 
-/// Jobs at work in one process.
-const AT_ONCE: usize = 4;
+/// A worker has two lanes, so that nobody outside who takes his time keeps an erasure waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Own,
+    WaitsForOthers,
+}
+
+impl Lane {
+    /// Jobs at work in one process.
+    fn at_once(self) -> usize {
+        match self {
+            Self::Own => 4,
+            Self::WaitsForOthers => 8,
+        }
+    }
+
+    fn kinds(self) -> Vec<JobKind> {
+        JobKind::ALL.into_iter().filter(|kind| kind.waits_for_others() == (self == Self::WaitsForOthers)).collect()
+    }
+}
+
 /// How soon a job is noticed that another process queued. Of one of its own it is told ([`Flows::wake_worker`]).
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a worker that says nothing is believed to be alive.
@@ -40,12 +61,20 @@ const DAILY_AT: Time = time::macros::time!(02:00);
 /// What becomes of a job that went well.
 enum Next {
     Done,
+    /// It is out of the queue already.
+    Finished,
     /// To be done again then.
     Again(OffsetDateTime),
 }
 
 async fn handle(flows: &Flows, job: &LeasedJob) -> Result<Next, FlowError> {
     match job.kind {
+        JobKind::Callback => {
+            let (tenant, request) = request_of(job)?;
+            let receiver = job.payload["receiver"].as_i64().ok_or_else(|| FlowError::internal(UnreadableJob))?;
+            opendsr::deliver(flows, tenant, request, receiver, &job.lease).await?;
+            Ok(Next::Finished)
+        }
         JobKind::Checkpoints => {
             audit::sign_all(flows).await?;
             Ok(Next::Again(flows.now() + CHECKPOINTS_EVERY))
@@ -103,7 +132,7 @@ pub fn next_daily(now: OffsetDateTime) -> OffsetDateTime {
 /// Carries out jobs beside the caller, until it is stopped or dropped.
 pub struct Worker {
     told: watch::Sender<Told>,
-    task: JoinHandle<()>,
+    lanes: JoinSet<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +147,8 @@ enum Told {
 impl Worker {
     pub fn start(flows: Arc<Flows>) -> Self {
         let (told, listening) = watch::channel(Told::Work);
-        Self { told, task: tokio::spawn(work(flows, listening)) }
+        let lanes = [Lane::Own, Lane::WaitsForOthers].map(|lane| work(Arc::clone(&flows), lane, listening.clone()));
+        Self { told, lanes: lanes.into_iter().collect() }
     }
 
     /// Begins nothing more, waits `patience` for what is at work, and gives the rest back to whoever comes next.
@@ -126,32 +156,31 @@ impl Worker {
         /// For a word to the database. Where it is away the leases run out by themselves.
         const GIVE_BACK: Duration = Duration::from_secs(2);
         self.told.send_replace(Told::Finish);
-        if timeout(patience, &mut self.task).await.is_err() {
+        if timeout(patience, self.ended()).await.is_err() {
             self.told.send_replace(Told::Leave);
-            let _runs_out = timeout(GIVE_BACK, &mut self.task).await;
+            let _runs_out = timeout(GIVE_BACK, self.ended()).await;
         }
     }
-}
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.task.abort();
+    async fn ended(&mut self) {
+        while self.lanes.join_next().await.is_some() {}
     }
 }
 
-async fn work(flows: Arc<Flows>, mut told: watch::Receiver<Told>) {
+async fn work(flows: Arc<Flows>, lane: Lane, mut told: watch::Receiver<Told>) {
     let mut at_work = JoinSet::new();
     let mut periodic = interval(PERIODIC_INTERVAL);
-    let mut queue = Queue { away: false };
+    let mut queue = Queue { lane, away: false };
     while *told.borrow() == Told::Work {
-        for job in queue.lease(&flows, AT_ONCE - at_work.len()).await {
+        for job in queue.lease(&flows, lane.at_once() - at_work.len()).await {
             at_work.spawn(carry_out(Arc::clone(&flows), job, told.clone()));
         }
+        let is_own = lane == Lane::Own;
         tokio::select! {
             _ = told.changed() => {}
-            _ = periodic.tick() => queue.note(ensure_periodic(&flows).await),
+            _ = periodic.tick(), if is_own => queue.note(ensure_periodic(&flows).await),
             Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
-            () = flows.queued.notified(), if at_work.len() < AT_ONCE => {}
+            () = flows.queued.notified(), if is_own && at_work.len() < lane.at_once() => {}
             () = sleep(LOOK_INTERVAL) => {}
         }
     }
@@ -160,6 +189,7 @@ async fn work(flows: Arc<Flows>, mut told: watch::Receiver<Told>) {
 
 /// Says once that the queue cannot be asked, and once that it can again.
 struct Queue {
+    lane: Lane,
     away: bool,
 }
 
@@ -169,7 +199,7 @@ impl Queue {
             return Vec::new();
         }
         let now = flows.now();
-        let leased = flows.store.jobs().lease(now, now + LEASE, places as u32).await;
+        let leased = flows.store.jobs().lease_of(self.lane.kinds(), now, now + LEASE, places as u32).await;
         let (jobs, outcome) = leased.map_or_else(|error| (Vec::new(), Err(error)), |jobs| (jobs, Ok(())));
         self.note(outcome);
         jobs
@@ -230,6 +260,10 @@ async fn conclude(flows: &Flows, job: &LeasedJob, outcome: Result<Next, FlowErro
             measure::job(job.kind.as_str(), JobOutcome::Done);
             return jobs.finish(job.lease.clone()).await;
         }
+        Ok(Next::Finished) => {
+            measure::job(job.kind.as_str(), JobOutcome::Done);
+            return Ok(());
+        }
         Ok(Next::Again(due_at)) => {
             measure::job(job.kind.as_str(), JobOutcome::Done);
             return jobs.put_off(&job.lease, due_at).await;
@@ -242,7 +276,14 @@ async fn conclude(flows: &Flows, job: &LeasedJob, outcome: Result<Next, FlowErro
         event = "job_failed", job = %job.lease.job(), kind = %job.kind, attempt = job.attempt, dead = retry_at.is_none(),
         error = &error as &dyn std::error::Error, "a job failed"
     );
-    jobs.fail(&job.lease, code(&error), retry_at, now).await
+    let told = (retry_at.is_none() && job.kind == JobKind::Callback).then(|| given_up(flows, job)).flatten();
+    jobs.fail_with(&job.lease, code(&error), retry_at, now, told).await
+}
+
+/// What the audit log says when a controller cannot be told.
+fn given_up(flows: &Flows, job: &LeasedJob) -> Option<(TenantId, Event)> {
+    let (tenant, request) = request_of::<SubjectRequestId>(job).ok()?;
+    Some((tenant, opendsr::given_up(flows, tenant, request)))
 }
 
 /// What the operator's list says.
@@ -250,6 +291,7 @@ fn code(error: &FlowError) -> &'static str {
     match error {
         FlowError::StoreAway(_) => "store_away",
         FlowError::KeyholderAway { .. } => "keyholder_away",
+        FlowError::CallbackFailed(_) => "callback_failed",
         _ => "failed",
     }
 }

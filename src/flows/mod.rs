@@ -29,6 +29,7 @@ pub mod notices;
 pub mod officer_accounts;
 pub mod officers;
 pub mod once;
+pub mod opendsr;
 mod package;
 pub mod page;
 pub mod quality;
@@ -48,7 +49,10 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Notify;
 
-use self::{access_requests::AccessPolicy, addresses::AddressKeys, compute::Compute, faces::Faces, uploads::Uploads};
+use self::{
+    access_requests::AccessPolicy, addresses::AddressKeys, compute::Compute, faces::Faces, opendsr::OpenDsr,
+    uploads::Uploads,
+};
 pub use self::{
     error::FlowError,
     page::{Page, PageRequest},
@@ -105,6 +109,7 @@ pub struct Parts {
     pub retention: RetentionSchedule,
     pub erasure_policy: ErasurePolicy,
     pub access_policy: AccessPolicy,
+    pub opendsr: OpenDsr,
 }
 
 /// What the operator has decided about erasures.
@@ -145,6 +150,7 @@ pub struct Flows {
     erasure_policy: ErasurePolicy,
     access_policy: AccessPolicy,
     retention: RetentionSchedule,
+    opendsr: OpenDsr,
     /// Told when a job was queued in this process.
     queued: Notify,
 }
@@ -176,6 +182,7 @@ impl Flows {
             erasure_policy: parts.erasure_policy,
             access_policy: parts.access_policy,
             retention: parts.retention,
+            opendsr: parts.opendsr,
             queued: Notify::new(),
         }
     }

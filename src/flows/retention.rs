@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use super::{FlowError, Flows, audit, jobs};
+use super::{FlowError, Flows, audit, jobs, opendsr};
 use crate::{
     audit::Actor,
     domain::{
@@ -29,7 +29,7 @@ pub async fn run(flows: &Flows) -> Result<(), FlowError> {
     for (kind, rows) in gone.into_iter().filter(|(_, rows)| *rows > 0) {
         tracing::info!(event = "retention", record = kind.as_str(), rows, "what was kept long enough is deleted");
     }
-    Ok(())
+    opendsr::forget_old_addresses(flows).await
 }
 
 /// Deletes everything that was kept long enough at `now`, a few rows at a time; how much that was.

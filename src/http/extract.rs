@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     auth::{self, package_link::PackageToken},
-    domain::id::{AccessId, ApiKeyId, ConsentId, EnrolmentId, ErasureId, NoticeId, RequestId, SubjectId},
+    domain::{
+        id::{AccessId, ApiKeyId, ConsentId, EnrolmentId, ErasureId, NoticeId, RequestId, SubjectId},
+        opendsr::SubjectRequestId,
+    },
     flows::Flows,
 };
 
@@ -101,6 +104,10 @@ impl PathName for EnrolmentId {
     const NAME: &'static str = "enrolment";
 }
 
+impl PathName for SubjectRequestId {
+    const NAME: &'static str = "request";
+}
+
 impl PathName for NoticeId {
     const NAME: &'static str = "notice";
 }
@@ -132,6 +139,22 @@ impl<T: DeserializeOwned + 'static, const BYTES_MAX: usize> FromRequest for Json
         Box::pin(async move {
             let body = body.await?;
             Ok(Self(parse_json(&body)?, Sha256::digest(&body).to_vec()))
+        })
+    }
+}
+
+/// The same with all that was sent.
+pub struct RawJson<T>(pub T, pub Vec<u8>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for RawJson<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = json_body(request, payload, JSON_BYTES_MAX);
+        Box::pin(async move {
+            let body = body.await?;
+            Ok(Self(parse_json(&body)?, body))
         })
     }
 }

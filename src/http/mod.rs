@@ -29,7 +29,7 @@ use self::{
     access::Access::{self, AnyToken, Needs, Open, Probe},
     handlers::{
         access_requests, account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models,
-        notices, oauth, policies, restriction, subjects, verifications,
+        notices, oauth, opendsr, policies, restriction, subjects, verifications,
     },
     problem::Problem,
 };
@@ -124,6 +124,11 @@ routes! {
     "/v1/access-requests/{access}/reject"       Needs(Scope::DataSubjectRequests),  POST access_requests::reject;
     "/v1/access-requests/{access}/cancel"       Needs(Scope::DataSubjectRequests),  POST access_requests::cancel;
     "/v1/packages/{token}"                      Open,                       GET access_requests::follow;
+    "/opendsr/v1/requests"                      Needs(Scope::DataSubjectRequests),  POST opendsr::submit;
+    "/opendsr/v1/requests/{request}"            Needs(Scope::DataSubjectRequests),
+                                                                            GET opendsr::show | DELETE opendsr::cancel;
+    "/opendsr/v1/discovery"                     Open,                       GET opendsr::discovery;
+    "/opendsr/v1/certificate.pem"               Open,                       GET opendsr::certificate;
     "/v1/audit-events"                          Needs(Scope::AuditRead),    GET audit::list;
     "/v1/audit/checkpoints"                     Needs(Scope::AuditRead),    GET audit::checkpoints;
     "/v1/audit/export"                          Needs(Scope::AuditRead),    GET audit::export;

@@ -22,13 +22,16 @@ use super::{
     extract::PathName as _,
     handlers::{
         access_requests, account, api_keys, audit, consents, docs, enrolments, erasures, evidence, health, models,
-        notices, oauth, policies, restriction, subjects, verifications,
+        notices, oauth, opendsr, policies, restriction, subjects, verifications,
     },
     problem::{self, FieldProblem, ProblemBody},
 };
 use crate::{
     auth::Scope,
-    domain::id::{ApiKeyId, ConsentId, EnrolmentId, NoticeId, SubjectId},
+    domain::{
+        id::{ApiKeyId, ConsentId, EnrolmentId, NoticeId, SubjectId},
+        opendsr::SubjectRequestId,
+    },
 };
 
 #[derive(OpenApi)]
@@ -52,6 +55,7 @@ use crate::{
         erasures::verify, erasures::reject, erasures::hold, erasures::release, erasures::cancel,
         access_requests::create, access_requests::list, access_requests::show, access_requests::package,
         access_requests::verify, access_requests::reject, access_requests::cancel, access_requests::follow,
+        opendsr::submit, opendsr::show, opendsr::cancel, opendsr::discovery, opendsr::certificate,
         audit::list, audit::checkpoints, audit::export,
         models::list, policies::retention,
         account::me, account::usage, account::history, account::stats,
@@ -70,6 +74,7 @@ use crate::{
         (name = "evidence", description = "What documents of ours are checked with: receipts, certificates, checkpoints."),
         (name = "erasure-requests", description = "Erasure of a person, from asking to certificate."),
         (name = "access-requests", description = "What is known of a person, for that person: from asking to a package."),
+        (name = "opendsr", description = "The same by OpenDSR 2.0, for controllers that pass wishes on to many."),
         (name = "audit", description = "What was done, by whom and to whom, in an order that cannot be changed unseen."),
         (name = "account", description = "Who you are here, what you have used, what was done."),
         (name = "models", description = "What faces are compared with."),
@@ -200,8 +205,9 @@ fn link_what_is_made(document: &mut utoipa::openapi::OpenApi) {
             else {
                 continue;
             };
+            let member = if name == SubjectRequestId::NAME { "subject_request_id" } else { "id" };
             let outer = path.split(['{', '}']).skip(1).step_by(2);
-            let link = Link::builder().operation_id(id).parameter(name, "$response.body#/id");
+            let link = Link::builder().operation_id(id).parameter(name, format!("$response.body#/{member}"));
             let link = outer.fold(link, |link, name| link.parameter(name, format!("$request.path.{name}")));
             created.links.insert(id.clone(), RefOr::T(link.build()));
         }
@@ -364,6 +370,9 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         add(503, &["store_unavailable", "overloaded"]);
     }
     if row.access == Access::Open {
+        if row.path.ends_with(".pem") {
+            add(404, &["not_found"]);
+        }
         return errors;
     }
     let posts = matches!(method, HttpMethod::Post);
@@ -425,6 +434,11 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
         }
         (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
         (HttpMethod::Post, "/v1/subjects/{subject}/consents") => add(409, &["notice_superseded"]),
+        (HttpMethod::Post, "/opendsr/v1/requests") => {
+            add(409, &["erasure_open", "subject_request_id_taken"]);
+            add(422, &["identity_unsupported", "request_type_unsupported"]);
+        }
+        (HttpMethod::Delete, "/opendsr/v1/requests/{request}") => add(409, &["erasure_state"]),
         (HttpMethod::Post, "/v1/subjects") | (HttpMethod::Patch, "/v1/subjects/{subject}") => {
             add(409, &["external_ref_taken"])
         }

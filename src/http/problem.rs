@@ -183,6 +183,9 @@ impl From<FlowError> for Problem {
             FlowError::ErasureState => plain(S::CONFLICT, "erasure_state"),
             FlowError::LegalHold => plain(S::CONFLICT, "legal_hold"),
             FlowError::ReceivedLater => Self::invalid_field("received_at", "lies in the future"),
+            FlowError::SubjectRequestIdTaken => plain(S::CONFLICT, "subject_request_id_taken"),
+            FlowError::SubmittedLater => Self::invalid_field("submitted_time", "lies in the future"),
+            FlowError::SeveralPersons => Self::invalid_field("subject_identities", &error),
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),
             FlowError::EnrolmentsStale => plain(S::CONFLICT, "enrolments_stale"),
@@ -203,12 +206,16 @@ impl From<FlowError> for Problem {
                 retry_after_s: Some((*retry_after_s).max(1)),
                 ..plain(S::TOO_MANY_REQUESTS, "verification_budget_spent")
             },
-            FlowError::Internal(_) => logged(&error, Self::internal()),
+            FlowError::Internal(_) | FlowError::CallbackFailed(_) => logged(&error, Self::internal()),
         }
     }
 }
 
 impl Problem {
+    pub fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
     pub fn invalid_field(name: &str, detail: impl ToString) -> Self {
         let (pointer, code) = (format!("/{name}"), "invalid".to_owned());
         Self::invalid(FieldProblem { pointer, code, detail: detail.to_string() })

@@ -3,6 +3,7 @@
 
 mod access_requests;
 mod consents;
+mod opendsr;
 
 use std::str::FromStr;
 
@@ -16,7 +17,7 @@ use utoipa::{
     },
 };
 
-pub use self::{access_requests::*, consents::*};
+pub use self::{access_requests::*, consents::*, opendsr::*};
 use super::problem::Problem;
 use crate::{
     audit::Entry,

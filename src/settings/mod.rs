@@ -120,6 +120,7 @@ pub struct Settings {
     pub limits: LimitSettings,
     pub erasure_policy: ErasurePolicy,
     pub access_policy: AccessPolicy,
+    pub opendsr: OpenDsrSettings,
     pub worker: WorkerPlace,
     pub retention: RetentionSchedule,
     pub keyholder: KeyholderSettings,
@@ -187,6 +188,16 @@ pub struct CacheSettings {
     pub redis: Option<RedisUrl>,
     /// Signs the certificate of Redis, where that is not one of the system's authorities.
     pub authority: Option<PathBuf>,
+}
+
+/// Requests that controllers pass on by OpenDSR, and the callbacks that answer them.
+pub struct OpenDsrSettings {
+    /// Issued for the evidence key.
+    pub certificate: Option<PathBuf>,
+    /// Networks that are not public and may be called all the same.
+    pub callback_networks: Networks,
+    /// Signs the certificates of receivers, in place of the system's authorities.
+    pub callback_authority: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -375,6 +386,13 @@ impl Settings {
                 1..=30,
             ) as i64),
         };
+        let opendsr = OpenDsrSettings {
+            certificate: reader.file("OPENDSR_CERTIFICATE", "a certificate in PEM form, issued for the evidence key"),
+            callback_networks: reader
+                .optional("CALLBACK_NETWORKS", "addresses and networks such as 10.1.0.0/16, joined by commas")
+                .unwrap_or_default(),
+            callback_authority: reader.file("CALLBACK_CA", "the certificate authority of those who get callbacks"),
+        };
         let worker = reader.value("WORKER", "`embedded` or `separate`", "embedded");
         let retention = retention(reader);
         let keyholder_server = KeyholderServerSettings {
@@ -420,6 +438,7 @@ impl Settings {
             limits,
             erasure_policy,
             access_policy,
+            opendsr,
             worker,
             retention,
             keyholder_server,

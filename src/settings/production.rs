@@ -1,7 +1,7 @@
 //! What production refuses: everything that makes itself, everything that is convenient and unsafe.
 //!
-//! Two ways around are left open on purpose, each under its own name, for small installations that know what they do:
-//! `VELUM_ALLOW_LOCAL_KEYHOLDER` and `VELUM_ALLOW_SQLITE`.
+//! Three ways around are left open on purpose, each under its own name, for installations that know what they do:
+//! `VELUM_ALLOW_LOCAL_KEYHOLDER`, `VELUM_ALLOW_SQLITE` and `VELUM_ALLOW_PRIVATE_CALLBACKS`.
 
 use std::{
     collections::HashSet,
@@ -29,10 +29,12 @@ const PASSWORD_LETTERS_MIN: usize = 6;
 pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
     let local_keyholder_allowed = reader.value("ALLOW_LOCAL_KEYHOLDER", "`true` or `false`", "false");
     let sqlite_allowed = reader.value("ALLOW_SQLITE", "`true` or `false`", "false");
+    let private_callbacks_allowed = reader.value("ALLOW_PRIVATE_CALLBACKS", "`true` or `false`", "false");
     one_purpose_each(settings, reader);
     if settings.mode == Mode::Embedded {
         return;
     }
+    callbacks(settings, private_callbacks_allowed, reader);
     match role {
         Role::Serve => {
             identity_given(reader, "TLS");
@@ -109,6 +111,15 @@ fn one_secret_each(settings: &Settings, reader: &mut Reader) {
         if let Some((other, _)) = earlier {
             reader.problem(name, format!("its secret is the one of VELUM_{other}; give it its own"));
         }
+    }
+}
+
+/// Whoever may pass requests on names the addresses that are called.
+fn callbacks(settings: &Settings, private_allowed: bool, reader: &mut Reader) {
+    if !settings.opendsr.callback_networks.is_empty() && !private_allowed {
+        let sentence = "whoever passes requests on could make this server call there; set \
+                        VELUM_ALLOW_PRIVATE_CALLBACKS=true to accept that";
+        reader.problem("CALLBACK_NETWORKS", sentence.to_owned());
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     jobs::{self, NewJob},
+    opendsr,
     page::{Page, rows_to_load},
     schema::main::erasure_requests as requests,
     subjects::{self, DeletedRows},
@@ -114,6 +115,12 @@ pub(super) fn open_unless_open(connection: &mut AnyConnection, new: &NewErasureR
     audit::append(connection, new.request.tenant, &new.event).map(drop)
 }
 
+/// Opens a request inside a writing transaction that holds the person. `Conflict` where there is an open one.
+pub(super) fn insert(connection: &mut AnyConnection, request: &ErasureRequest) -> Result<(), StoreError> {
+    let inserted = diesel::insert_into(requests::table).values(&Row::of(request)?).execute(connection);
+    inserted.map(drop).map_err(|error| StoreError::from(error).or_conflict(Conflict::ErasureOpen))
+}
+
 pub struct Erasures<'a> {
     pub(super) pool: &'a Pool,
 }
@@ -141,14 +148,15 @@ impl Erasures<'_> {
     /// Opens a request. `Conflict` where the person has an open one, `NotFound` where there is no such person.
     pub async fn open(&self, request: &ErasureRequest, job: Option<NewJob>, act: Act) -> Result<(), StoreError> {
         let (tenant, subject) = (request.tenant, request.subject.ok_or(StoreError::NotFound)?);
-        let row = Row::of(request)?;
-        let opened = self.pool.write(tenant, move |connection| {
-            subjects::lock(connection, tenant, subject)?;
-            diesel::insert_into(requests::table).values(&row).execute(connection)?;
-            queue(connection, job)?;
-            act.complete(connection, tenant)
-        });
-        opened.await.map_err(|error| error.or_conflict(Conflict::ErasureOpen))
+        let request = request.clone();
+        self.pool
+            .write(tenant, move |connection| {
+                subjects::lock(connection, tenant, subject)?;
+                insert(connection, &request)?;
+                queue(connection, job)?;
+                act.complete(connection, tenant)
+            })
+            .await
     }
 
     pub async fn find(&self, tenant: TenantId, id: ErasureId) -> Result<ErasureRequest, StoreError> {
@@ -269,6 +277,7 @@ impl Erasures<'_> {
                 }
                 request.enter(step.to, step.reason, step.at);
                 save(connection, &request)?;
+                opendsr::tell_of(connection, &request, step.at)?;
                 queue(connection, job)?;
                 act(&request)?.complete(connection, tenant)?;
                 Ok(request)
@@ -322,6 +331,7 @@ impl Erasures<'_> {
                 request.enter(ErasureState::Completed, None, act.event.at);
                 request.certificate = Some(certificate);
                 save(connection, &request)?;
+                opendsr::tell_of(connection, &request, act.event.at)?;
                 act.complete(connection, tenant)?;
                 Ok(request)
             })
@@ -338,6 +348,8 @@ impl Erasures<'_> {
                 diesel::delete(same).execute(connection)?;
                 // Opened after the backup was made and before the erasure that the ledger knows of: it is the same wish.
                 let other = own.filter(requests::subject_id.eq(row.subject_id.clone()));
+                let others: Vec<String> = other.clone().select(requests::id).load(connection)?;
+                opendsr::follow(connection, tenant, &others, id)?;
                 diesel::delete(other).execute(connection)?;
                 diesel::insert_into(requests::table).values(&row).execute(connection)?;
                 audit::append(connection, tenant, &event).map(drop)

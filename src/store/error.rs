@@ -87,6 +87,8 @@ pub enum Conflict {
     ErasureState,
     /// The access request is in a state that does not allow it.
     AccessState,
+    /// The tenant has a request of this id from its controller already.
+    SubjectRequestId,
     /// The subject has a data key already.
     DataKey,
     /// The subject's data key was destroyed; it never gets another.
@@ -110,6 +112,7 @@ impl Conflict {
             Self::ErasureOpen => "erasure_open",
             Self::ErasureState => "erasure_state",
             Self::AccessState => "access_state",
+            Self::SubjectRequestId => "subject_request_id_taken",
             Self::DataKey => "data_key_exists",
             Self::DataKeyDestroyed => "data_key_destroyed",
         }

@@ -20,7 +20,10 @@ use super::{
     rewrap::hold,
     schema::{
         keystore::data_keys,
-        main::{access_requests, consents, enrolments, idempotency_records, officers, subjects, verifications},
+        main::{
+            access_requests, consents, enrolments, idempotency_records, officers, opendsr_requests, subjects,
+            verifications,
+        },
     },
     subjects::lock,
 };
@@ -205,6 +208,8 @@ impl Store {
         let text = |id: &String| id.clone();
         let bytes = |id: &Vec<u8>| hex::encode(id);
         let reseal = move |connection: &mut AnyConnection| {
+            // Under the key of nobody: no person is to be held.
+            reseal!(connection, person, key, opendsr_requests.addresses of key_id, text);
             match lock(connection, person.tenant, person.subject) {
                 // An officer's key; or one of somebody who was made half-way or erased: then there is nothing to seal.
                 Err(StoreError::NotFound) => return reseal_officer(connection, person, &key),

@@ -20,14 +20,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    audit,
     columns::{instant, micros, parse},
     conn::{AnyConnection, Pool, Reach},
     error::{Conflict, StoreError},
     schema::main::jobs,
 };
-use crate::domain::{
-    id::{JobId, TenantId},
-    job::{ATTEMPTS_MAX, JobKind},
+use crate::{
+    audit::Event,
+    domain::{
+        id::{JobId, TenantId},
+        job::{ATTEMPTS_MAX, JobKind},
+    },
 };
 
 /// A job to be queued.
@@ -114,7 +118,18 @@ impl Jobs<'_> {
         until: OffsetDateTime,
         at_most: u32,
     ) -> Result<Vec<LeasedJob>, StoreError> {
-        self.pool.write(Reach::Every, move |connection| lease(connection, now, until, at_most)).await
+        self.lease_of(JobKind::ALL.to_vec(), now, until, at_most).await
+    }
+
+    /// The same of some kinds alone.
+    pub async fn lease_of(
+        &self,
+        kinds: Vec<JobKind>,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+        at_most: u32,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
+        self.pool.write(Reach::Every, move |connection| lease(connection, &kinds, now, until, at_most)).await
     }
 
     pub async fn prolong(&self, lease: &Lease, until: OffsetDateTime) -> Result<(), StoreError> {
@@ -141,11 +156,28 @@ impl Jobs<'_> {
         retry_at: Option<OffsetDateTime>,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
+        self.fail_with(lease, error, retry_at, now, None).await
+    }
+
+    /// The same, recorded in the audit log of a tenant.
+    pub async fn fail_with(
+        &self,
+        lease: &Lease,
+        error: &'static str,
+        retry_at: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+        event: Option<(TenantId, Event)>,
+    ) -> Result<(), StoreError> {
         let dead_at = retry_at.is_none().then(|| micros(now));
         let changes =
             (jobs::last_error.eq(error), jobs::due_at.eq(micros(retry_at.unwrap_or(now))), jobs::dead_at.eq(dead_at));
         let failed = diesel::update(held(lease)).set((changes, free()));
-        self.pool.write(Reach::Every, move |connection| one(failed.execute(connection)?)).await
+        self.pool
+            .write(Reach::Every, move |connection| {
+                one(failed.execute(connection)?)?;
+                event.map_or(Ok(()), |(tenant, event)| audit::append(connection, tenant, &event).map(drop))
+            })
+            .await
     }
 
     /// Left as if it had not been begun, for whoever comes next.
@@ -221,6 +253,7 @@ pub(super) fn finish(connection: &mut AnyConnection, lease: &Lease) -> Result<()
 
 fn lease(
     connection: &mut AnyConnection,
+    kinds: &[JobKind],
     now: OffsetDateTime,
     until: OffsetDateTime,
     at_most: u32,
@@ -233,7 +266,7 @@ fn lease(
     diesel::update(vanished).set((dead, free())).execute(connection)?;
 
     let name = Uuid::now_v7().to_string();
-    let kinds: Vec<String> = JobKind::ALL.iter().map(|kind| format!("'{kind}'")).collect();
+    let kinds: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
     let take = format!(
         "WITH due AS MATERIALIZED (SELECT id FROM jobs WHERE dead_at IS NULL AND due_at <= $1 \
          AND (leased_until IS NULL OR leased_until <= $1) AND kind IN ({}) ORDER BY due_at, id LIMIT $2 {}) \

@@ -36,6 +36,7 @@ mod ledger;
 mod migrations;
 mod notices;
 mod officers;
+mod opendsr;
 mod page;
 mod retention;
 mod rewrap;
@@ -70,6 +71,7 @@ pub use self::{
     ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
     notices::Notices,
     officers::{Credentials, NameIndex, NewOfficer, NewSession, Officer, Officers, Session},
+    opendsr::{Callback, KeptAddresses, OpenDsr, OpenDsrRequest, Receivers},
     page::{PAGE_ROWS_MAX, Page},
     retention::Retention,
     rewrap::Rewrapped,
@@ -150,6 +152,10 @@ impl Store {
 
     pub fn erasures(&self) -> Erasures<'_> {
         Erasures { pool: self.pool() }
+    }
+
+    pub fn opendsr(&self) -> OpenDsr<'_> {
+        OpenDsr { pool: self.pool() }
     }
 
     /// Up to where this database agrees with the ledger of erasures.

@@ -84,6 +84,30 @@ pub mod main {
         }
     }
     diesel::table! {
+        opendsr_requests (tenant_id, id) {
+            tenant_id -> Text,
+            id -> Text,
+            erasure_id -> Nullable<Text>,
+            fingerprint -> Binary,
+            received_at -> BigInt,
+            due_at -> BigInt,
+            receivers -> BigInt,
+            changes -> BigInt,
+            key_id -> Nullable<Text>,
+            addresses -> Nullable<Binary>,
+        }
+    }
+    diesel::table! {
+        opendsr_callbacks (id) {
+            id -> Text,
+            tenant_id -> Text,
+            request_id -> Text,
+            receiver -> BigInt,
+            change -> BigInt,
+            state -> Text,
+        }
+    }
+    diesel::table! {
         ledger_mark (id) {
             id -> BigInt,
             sequence -> BigInt,

@@ -161,6 +161,29 @@ async fn every_call_that_changes_something_leaves_one_entry() {
             seen(route, done, action, Some(&request)).await;
         }
 
+        // By the other door: one request for each call. The first is of somebody whom nobody knows.
+        let passed_on = |id: &str, person: &str| {
+            let identity = json!({
+                "identity_type": "controller_customer_id", "identity_value": person, "identity_format": "raw",
+            });
+            json!({
+                "subject_request_id": id, "subject_request_type": "erasure", "submitted_time": "2026-11-01T00:00:00Z",
+                "subject_identities": [identity],
+            })
+        };
+        let (route, nobody) = ("POST /opendsr/v1/requests", super::helpers::uuid_of_four());
+        let made = client.post("/opendsr/v1/requests", passed_on(&nobody, "nobody")).await.expect(201);
+        seen(route, made, "opendsr.found_nobody", Some(&nobody)).await;
+        let (somebody, person) = (super::helpers::uuid_of_four(), client.subject().await);
+        sequence.update(|sequence| sequence + 1);
+        let made = client.post("/opendsr/v1/requests", passed_on(&somebody, &person)).await.expect(201);
+        let at = made.header("location").unwrap().to_owned();
+        let status = client.get(&at).await.expect(200).json();
+        let erasure = status["extensions"]["localhost"]["erasure_request_id"].as_str().unwrap().to_owned();
+        seen(route, made, "erasure.requested", Some(&erasure)).await;
+        let done = client.delete(&at).await.expect(202);
+        seen("DELETE /opendsr/v1/requests/{request}", done, "erasure.cancelled", Some(&erasure)).await;
+
         // An erasure is several acts: asked for, the rows removed by the service, certified.
         client.delete(&own).await.expect(204);
         covered.insert("DELETE /v1/subjects/{subject}");

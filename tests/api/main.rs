@@ -28,6 +28,7 @@ mod matrix;
 mod metrics;
 mod notices;
 mod oauth_rfc;
+mod opendsr;
 mod outages;
 mod problems;
 mod process;

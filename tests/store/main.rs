@@ -20,6 +20,7 @@ mod journal;
 mod keys;
 mod migrations;
 mod officers;
+mod opendsr;
 mod outages;
 mod retention;
 mod rotation;

@@ -7,6 +7,8 @@ use time::Duration;
 /// What is to be done. A kind without a handler in `flows::jobs` does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
+    /// A controller is told how its request stands.
+    Callback,
     /// Audit logs that have grown are signed.
     Checkpoints,
     /// A person is erased.
@@ -18,10 +20,16 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 4] = [Self::Checkpoints, Self::Erasure, Self::PackageExpiry, Self::Retention];
+    pub const ALL: [Self; 5] = [Self::Callback, Self::Checkpoints, Self::Erasure, Self::PackageExpiry, Self::Retention];
+
+    /// Whether somebody outside is waited for, who may take his time.
+    pub fn waits_for_others(self) -> bool {
+        self == Self::Callback
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Callback => "callback",
             Self::Checkpoints => "checkpoints",
             Self::Erasure => "erasure",
             Self::PackageExpiry => "package_expiry",

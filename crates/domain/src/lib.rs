@@ -12,6 +12,7 @@ pub mod job;
 pub mod matching;
 pub mod network;
 pub mod notice;
+pub mod opendsr;
 pub mod restriction;
 pub mod retention;
 pub mod revocation;

@@ -13,6 +13,7 @@ pub mod health;
 pub mod models;
 pub mod notices;
 pub mod oauth;
+pub mod opendsr;
 pub mod policies;
 pub mod restriction;
 pub mod subjects;

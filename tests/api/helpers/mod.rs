@@ -8,6 +8,7 @@ pub mod nginx;
 pub mod photos;
 mod process;
 pub mod raw;
+mod receiver;
 mod redis;
 mod scrape;
 mod tokens;
@@ -17,7 +18,13 @@ pub use self::{
     client::{Answer, Client, WithForm, streamed},
     databases::Kind,
     process::{Process, free_port},
+    receiver::{Received, Receiver},
     redis::Redis,
     scrape::scrape,
     tokens::{claims_of, signed_like, signing_key},
 };
+
+/// A fresh UUID of version 4, as controllers make them.
+pub fn uuid_of_four() -> String {
+    uuid::Builder::from_random_bytes(*uuid::Uuid::now_v7().as_bytes()).into_uuid().to_string()
+}

@@ -1,0 +1,2 @@
+DROP TABLE opendsr_callbacks;
+DROP TABLE opendsr_requests;
