@@ -362,6 +362,18 @@ mod production {
     }
 
     #[test]
+    fn callbacks_into_our_own_network_need_a_word_of_their_own() {
+        let inside = || House::new().with("VELUM_CALLBACK_NETWORKS", "10.1.0.0/16, 192.168.7.7");
+        assert_eq!(inside().complaints(), ["VELUM_CALLBACK_NETWORKS"]);
+        assert_eq!(inside().with("VELUM_ALLOW_PRIVATE_CALLBACKS", "true").complaints(), [""; 0]);
+        assert_eq!(
+            House::new().with("VELUM_CALLBACK_NETWORKS", "inside").complaints(),
+            ["VELUM_CALLBACK_NETWORKS"],
+            "what is no network is none"
+        );
+    }
+
+    #[test]
     fn keys_that_made_themselves_are_refused_wherever_they_lie() {
         for (name, folder) in [("VELUM_SECRETS_DIR", "keys"), ("VELUM_FHE_DIR", "fhe")] {
             let house = House::new();
