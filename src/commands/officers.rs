@@ -152,7 +152,8 @@ fn print(name: &str, handed_out: &HandedOut, as_json: bool) -> Result<(), Failur
     println!("good until     {until}; it is changed at the first sign-in\nauthenticator  {}", address.as_str());
     if let Ok(code) = QrCode::new(address.as_bytes()) {
         // Light where a terminal is dark, which most are; the others are read by most apps as well.
-        let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
+        let mut picture = code.render::<Dense1x2>();
+        picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
         println!("\n{}", picture.build());
     }
     println!("Password and authenticator are shown this once. The officer signs in at /console.");
