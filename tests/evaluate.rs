@@ -119,7 +119,8 @@ fn stolen_templates_are_worth_nothing_without_the_keyholders_secret_and_everythi
     assert_eq!(attacks.len(), 3);
     for attack in attacks {
         assert!(attack["deviations"].as_f64().unwrap() < 6.0, "better than chance: {attack}");
-        assert!(attack["with_the_secret"]["value"].as_f64().unwrap() > 0.9, "an attack that never works: {attack}");
+        // Chance is a tenth or a half.
+        assert!(attack["with_the_secret"]["low"].as_f64().unwrap() > 0.55, "an attack that never works: {attack}");
     }
     let linked = &measured["unlinkability"];
     for keys in ["one_key", "two_keys"] {
