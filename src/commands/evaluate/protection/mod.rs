@@ -51,7 +51,7 @@ pub struct Protection {
 struct Unlinkability {
     /// Tenants of one installation have one key of the encryption.
     one_key: Scores,
-    /// Two installations, or a template and one from before a re-keying, have two.
+    /// Two installations have two.
     two_keys: Scores,
     /// The control: the same pairs without encryption.
     unprotected: Linkage,
