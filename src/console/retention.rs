@@ -9,12 +9,9 @@ use super::{
     subjects::plain,
     words::{Moment, span},
 };
-use crate::{
-    domain::retention::RecordKind,
-    flows::{
-        Flows,
-        retention::{self, Forecast},
-    },
+use crate::flows::{
+    Flows,
+    retention::{self, Forecast, Kept},
 };
 
 struct Row {
@@ -22,15 +19,19 @@ struct Row {
     purpose: String,
     kept: String,
     counted_from: &'static str,
+    /// Rows that go with the next run; `None` for what goes by itself.
+    goes: Option<u64>,
 }
 
 impl Row {
-    fn of(flows: &Flows, kind: RecordKind) -> Self {
+    fn of(kept: Kept, goes: Option<u64>) -> Self {
+        let purpose = kept.purpose.map(|purpose| plain(purpose.as_str()));
         Self {
-            what: plain(kind.as_str()),
-            purpose: kind.purpose().map_or_else(|| "running the service".to_owned(), |purpose| plain(purpose.as_str())),
-            kept: span(flows.retention().kept(kind)),
-            counted_from: kind.counted_from(),
+            what: plain(kept.record),
+            purpose: purpose.unwrap_or_else(|| "running the service".to_owned()),
+            kept: span(kept.time),
+            counted_from: kept.counted_from,
+            goes,
         }
     }
 }
@@ -43,7 +44,7 @@ struct Policy {
 }
 
 pub async fn policy(flows: Data<Flows>) -> Result<HttpResponse, Fault> {
-    let rows = RecordKind::ALL.map(|kind| Row::of(&flows, kind)).into();
+    let rows = flows.kept().into_iter().map(|kept| Row::of(kept, None)).collect();
     open_page(StatusCode::OK, Policy { rows })
 }
 
@@ -52,12 +53,13 @@ pub async fn policy(flows: Data<Flows>) -> Result<HttpResponse, Fault> {
 struct Retention<'a> {
     officer: &'a Officer,
     next_run: Moment,
-    /// Each with how many rows go then.
-    rows: Vec<(Row, u64)>,
+    rows: Vec<Row>,
 }
 
 pub async fn show(officer: Officer, flows: Data<Flows>) -> Result<HttpResponse, Fault> {
     let Forecast { at, rows } = retention::forecast(&flows, officer.tenant).await?;
-    let rows = rows.into_iter().map(|(kind, goes)| (Row::of(&flows, kind), goes)).collect();
+    let goes = |kept: &Kept| rows.iter().find(|(kind, _)| kind.as_str() == kept.record).map(|(_, rows)| *rows);
+    let rows =
+        flows.kept().into_iter().map(|kept| (goes(&kept), kept)).map(|(goes, kept)| Row::of(kept, goes)).collect();
     page(&officer, Retention { officer: &officer, next_run: Moment(at), rows })
 }

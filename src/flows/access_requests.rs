@@ -44,9 +44,6 @@ impl Flows {
     }
 }
 
-/// What packages are called where it is said how long what is kept.
-pub const PACKAGES: &str = "access_packages";
-
 /// How often a link can be followed: for a second try, and for a program that looks at links before people do.
 pub const DOWNLOADS_MAX: u32 = 5;
 

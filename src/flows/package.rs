@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
 
-use super::{FlowError, Flows, access_requests::PACKAGES, receipts};
+use super::{FlowError, Flows, receipts, retention::Kept};
 use crate::{
     domain::{
         consent::{Consent, Reference, Statement},
         erasure::Regulation,
         id::{AccessId, SubjectId, TenantId},
         notice::Notice,
-        retention::RecordKind,
     },
     store::{self, AccessFilter, AuditFilter, ErasureFilter, PAGE_ROWS_MAX, StoreError},
     vault::DataKey,
@@ -279,17 +278,13 @@ async fn kept_answers(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Re
 }
 
 fn retention(flows: &Flows) -> Vec<Value> {
-    let described = |kind: RecordKind| {
+    let described = |kept: Kept| {
         json!({
-            "record": kind.as_str(), "kept_seconds": flows.retention.kept(kind).whole_seconds(),
-            "counted_from": kind.counted_from(), "purpose": kind.purpose().map(|purpose| purpose.to_string()),
+            "record": kept.record, "kept_seconds": kept.time.whole_seconds(),
+            "counted_from": kept.counted_from, "purpose": kept.purpose.map(|purpose| purpose.to_string()),
         })
     };
-    let packages = json!({
-        "record": PACKAGES, "kept_seconds": flows.access_policy.package_kept.whole_seconds(),
-        "counted_from": "the package", "purpose": null,
-    });
-    RecordKind::ALL.into_iter().map(described).chain([packages]).collect()
+    flows.kept().into_iter().map(described).collect()
 }
 
 /// Every row of a list that comes in pages.

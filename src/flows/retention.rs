@@ -9,6 +9,7 @@ use super::{FlowError, Flows, audit, jobs, opendsr};
 use crate::{
     audit::Actor,
     domain::{
+        consent::Purpose,
         id::TenantId,
         retention::{RecordKind, RetentionSchedule},
     },
@@ -108,8 +109,36 @@ async fn shares(store: &Store) -> Result<Vec<Share>, StoreError> {
     Ok(RecordKind::ALL.into_iter().flat_map(of_kind).collect())
 }
 
+/// A line of what everybody may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub record: &'static str,
+    /// `None` for what serves the running of the service.
+    pub purpose: Option<Purpose>,
+    pub time: time::Duration,
+    pub counted_from: &'static str,
+}
+
 impl Flows {
     pub fn retention(&self) -> &RetentionSchedule {
         &self.retention
+    }
+
+    /// What is kept for a time, and how long.
+    pub fn kept(&self) -> Vec<Kept> {
+        let of_kind = |kind: RecordKind| Kept {
+            record: kind.as_str(),
+            purpose: kind.purpose(),
+            time: self.retention.kept(kind),
+            counted_from: kind.counted_from(),
+        };
+        // Taken away one by one, and not with the rest once a day.
+        let packages = Kept {
+            record: "access_packages",
+            purpose: None,
+            time: self.access_policy.package_kept,
+            counted_from: "the package",
+        };
+        RecordKind::ALL.into_iter().map(of_kind).chain([packages]).collect()
     }
 }

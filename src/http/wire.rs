@@ -30,15 +30,14 @@ use crate::{
         matching::MatchSpec,
         network::{Network, Networks},
         restriction::{Ground, Restriction},
-        retention::{RecordKind, RetentionSchedule},
     },
     flows::{
         self, Page, PageRequest,
-        access_requests::{AccessPolicy, PACKAGES},
         account::{HistoryEntry, HistoryKind, TenantCounts},
         api_keys::{ApiKeyRow, IssuedApiKey, NewApiKey},
         erasures::ErasureRequest,
         quality::Quality,
+        retention::Kept,
         usage::{Usage, UsageDay},
     },
 };
@@ -912,22 +911,15 @@ pub struct RetainedBody {
     pub counted_from: &'static str,
 }
 
-impl RetentionBody {
-    pub fn of(schedule: &RetentionSchedule, access: AccessPolicy) -> Self {
-        let body = |kind: RecordKind| RetainedBody {
-            record: kind.as_str(),
-            purpose: kind.purpose().map(|purpose| purpose.to_string()),
-            kept_for: iso_8601(schedule.kept(kind)),
-            counted_from: kind.counted_from(),
+impl From<Vec<Kept>> for RetentionBody {
+    fn from(kept: Vec<Kept>) -> Self {
+        let body = |kept: Kept| RetainedBody {
+            record: kept.record,
+            purpose: kept.purpose.map(|purpose| purpose.to_string()),
+            kept_for: iso_8601(kept.time),
+            counted_from: kept.counted_from,
         };
-        // Taken away one by one, and not with the rest once a day.
-        let packages = RetainedBody {
-            record: PACKAGES,
-            purpose: None,
-            kept_for: iso_8601(access.package_kept),
-            counted_from: "the package",
-        };
-        Self { records: RecordKind::ALL.into_iter().map(body).chain([packages]).collect() }
+        Self { records: kept.into_iter().map(body).collect() }
     }
 }
 
