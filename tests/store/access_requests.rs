@@ -114,7 +114,7 @@ fn a_request_is_answered_or_ended_once() {
         let rejected = end(&store, &waiting, AccessState::Rejected).await.unwrap();
         assert_eq!((rejected.state, rejected.reason.as_deref()), (AccessState::Rejected, Some("not you")));
         assert!(refused(end(&store, &waiting, AccessState::Cancelled).await));
-        let late = package_of(waiting.id, b"late", &key, NOW + END);
+        let late = package_of(&waiting, b"late", &key, NOW + END);
         assert!(refused(store.access_requests().complete(&waiting, late, act()).await));
         assert_eq!(store.access_requests().open_and_first_due().await.unwrap(), (0, None));
 
@@ -126,7 +126,7 @@ fn a_request_is_answered_or_ended_once() {
         assert!(refused(end(&store, &done, AccessState::Cancelled).await));
         // Nothing is written where the person is gone.
         erase(&store, tenant, id).await;
-        let gone = package_of(waiting.id, b"gone", &key, NOW + END);
+        let gone = package_of(&waiting, b"gone", &key, NOW + END);
         assert!(absent(store.access_requests().complete(&waiting, gone, act()).await));
         assert_eq!(database.count("access_requests"), 0);
     });

@@ -355,24 +355,24 @@ pub fn link_of(request: AccessId) -> [u8; 32] {
 }
 
 /// What answers a request; to be had until then.
-pub fn package_of(request: AccessId, content: &[u8], key: &DataKey, expires_at: OffsetDateTime) -> NewPackage {
+pub fn package_of(request: &AccessRequest, content: &[u8], key: &DataKey, expires_at: OffsetDateTime) -> NewPackage {
     let expiry = NewJob {
         kind: JobKind::PackageExpiry,
-        tenant: None,
+        tenant: Some(request.tenant),
         payload: serde_json::json!({}),
         unique_key: None,
         due_at: expires_at,
         created_at: NOW,
     };
     let content = (content, LockKind::Passphrase);
-    NewPackage::sealed(request, content, key, link_of(request), (expires_at, expiry)).unwrap()
+    NewPackage::sealed(request.id, content, key, link_of(request.id), (expires_at, expiry)).unwrap()
 }
 
 /// A request that was answered; its package can be had for a day.
 pub async fn answered(store: &Store, tenant: TenantId, subject: SubjectId, key: &DataKey) -> AccessRequest {
     let request = access_of(tenant, subject);
     store.access_requests().open(&request, None, act()).await.unwrap();
-    let package = package_of(request.id, b"package", key, NOW + time::Duration::DAY);
+    let package = package_of(&request, b"package", key, NOW + time::Duration::DAY);
     let done =
         AccessRequest { state: AccessState::Completed, ended_at: Some(NOW), package: Some(package.note()), ..request };
     store.access_requests().complete(&done, package, act()).await.unwrap();

@@ -114,7 +114,7 @@ fn schema_rs_says_what_the_migrations_made() {
 fn written_schema() -> BTreeSet<String> {
     let (mut columns, mut table) = (BTreeSet::new(), String::new());
     for line in include_str!("../../src/store/schema.rs").lines().map(str::trim) {
-        if let Some((column, kind)) = line.trim_end_matches(',').split_once(" -> ") {
+        if let Some((column, kind)) = line.strip_suffix(',').and_then(|line| line.split_once(" -> ")) {
             let (kind, nullable) = match kind.strip_prefix("Nullable<") {
                 Some(kind) => (kind.trim_end_matches('>'), " nullable"),
                 None => (kind, ""),

@@ -32,10 +32,10 @@ fn request_of(erasure: &ErasureRequest) -> OpenDsrRequest {
     }
 }
 
-fn job() -> NewJob {
+fn job(tenant: TenantId) -> NewJob {
     NewJob {
         kind: JobKind::Erasure,
-        tenant: None,
+        tenant: Some(tenant),
         payload: serde_json::json!({}),
         unique_key: None,
         due_at: NOW + Duration::DAY,
@@ -51,7 +51,7 @@ async fn submitted(store: &Store, tenant: TenantId, key: &DataKey) -> (ErasureRe
     let key_id = SubjectId::generate();
     let addresses = [ADDRESS.to_owned(), "https://other.example/".to_owned()];
     let receivers = Receivers { key_id, key, addresses: &addresses };
-    let opened = Some((erasure.clone(), job()));
+    let opened = Some((erasure.clone(), job(tenant)));
     store.opendsr().submit(&request_of(&erasure), Some(receivers), opened, act()).await.unwrap();
     (erasure, key_id)
 }
@@ -80,14 +80,15 @@ fn what_is_not_written_whole_is_not_written_at_all() {
         let (person, _) = subject(&store, tenant, "another").await;
         let second = erasure_of(tenant, person);
         let size = store.audit().chain(tenant).await.unwrap().size();
-        let again = store.opendsr().submit(&request_of(&second), None, Some((second.clone(), job())), act()).await;
+        let again =
+            store.opendsr().submit(&request_of(&second), None, Some((second.clone(), job(tenant))), act()).await;
         assert!(matches!(again, Err(StoreError::Conflict(Conflict::SubjectRequestId))), "{again:?}");
         assert!(matches!(store.erasures().find(tenant, second.id).await, Err(StoreError::NotFound)));
 
         // Another id for a person with an open request: nothing either.
         let another = OpenDsrRequest { id: ID.replace("a755", "b755").parse().unwrap(), ..request_of(&erasure) };
         let fresh = ErasureRequest { id: second.id, ..erasure.clone() };
-        let open = store.opendsr().submit(&another, None, Some((fresh, job())), act()).await;
+        let open = store.opendsr().submit(&another, None, Some((fresh, job(tenant))), act()).await;
         assert!(matches!(open, Err(StoreError::Conflict(Conflict::ErasureOpen))), "{open:?}");
         assert!(matches!(store.opendsr().find(tenant, another.id).await, Err(StoreError::NotFound)));
         assert_eq!(store.audit().chain(tenant).await.unwrap().size(), size);
@@ -188,7 +189,8 @@ fn a_change_that_comes_while_a_job_ends_is_never_forgotten() {
 #[test]
 fn addresses_follow_an_exchange_of_their_key_and_a_replay_of_the_ledger() {
     on_each_database(|database| async move {
-        let (store, keys) = (database.store().await, database.key_store().await);
+        let beside = TestDatabase::new(database.kind).unwrap();
+        let (store, keys) = (database.store().await, beside.key_store().await);
         let tenant = tenant(&store).await;
         let (person, _) = subject(&store, tenant, "somebody").await;
         let erasure = erasure_of(tenant, person);
@@ -198,7 +200,7 @@ fn addresses_follow_an_exchange_of_their_key_and_a_replay_of_the_ledger() {
         let receivers = Receivers { key_id, key: &key, addresses: &addresses };
         store
             .opendsr()
-            .submit(&request_of(&erasure), Some(receivers), Some((erasure.clone(), job())), act())
+            .submit(&request_of(&erasure), Some(receivers), Some((erasure.clone(), job(tenant))), act())
             .await
             .unwrap();
 

@@ -17,14 +17,20 @@ $$;
 CREATE TRIGGER audit_beginnings_forward BEFORE UPDATE OR DELETE ON audit_beginnings
     FOR EACH ROW EXECUTE FUNCTION refuse_other_than_forward();
 
-CREATE FUNCTION refuse_deletion_of_what_is_left() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    gone BIGINT := coalesce((SELECT size FROM audit_beginnings WHERE tenant_id = OLD.tenant_id), 0);
+CREATE FUNCTION entries_that_went(tenant TEXT) RETURNS BIGINT LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT size FROM audit_beginnings WHERE tenant_id = tenant), 0)
+$$;
+CREATE FUNCTION refuse_deletion_of_entries_left() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_TABLE_NAME = 'audit_events' AND OLD.sequence > gone THEN
+    IF OLD.sequence > entries_that_went(OLD.tenant_id) THEN
         RAISE EXCEPTION 'the audit log is append-only';
     END IF;
-    IF TG_TABLE_NAME = 'audit_checkpoints' AND OLD.size >= gone THEN
+    RETURN OLD;
+END
+$$;
+CREATE FUNCTION refuse_deletion_of_checkpoints_left() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.size >= entries_that_went(OLD.tenant_id) THEN
         RAISE EXCEPTION 'the audit log is append-only';
     END IF;
     RETURN OLD;
@@ -34,12 +40,12 @@ DROP TRIGGER audit_events_append_only ON audit_events;
 CREATE TRIGGER audit_events_append_only BEFORE UPDATE ON audit_events
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events
-    FOR EACH ROW EXECUTE FUNCTION refuse_deletion_of_what_is_left();
+    FOR EACH ROW EXECUTE FUNCTION refuse_deletion_of_entries_left();
 DROP TRIGGER audit_checkpoints_append_only ON audit_checkpoints;
 CREATE TRIGGER audit_checkpoints_append_only BEFORE UPDATE ON audit_checkpoints
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER audit_checkpoints_no_delete BEFORE DELETE ON audit_checkpoints
-    FOR EACH ROW EXECUTE FUNCTION refuse_deletion_of_what_is_left();
+    FOR EACH ROW EXECUTE FUNCTION refuse_deletion_of_checkpoints_left();
 
 ALTER TABLE audit_beginnings ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_beginnings FORCE ROW LEVEL SECURITY;
