@@ -7,13 +7,5 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 command -v chromium >/dev/null || fail "no Chromium here: scripts/setup.sh --tests installs it"
-requirements="$root/scripts/browser-requirements.txt"
-venv="$cache/browser-$(sha256sum "$requirements" | cut -c 1-16)"
-if [ ! -e "$venv/complete" ]; then
-    rm -rf "$venv"
-    step 1m "a place for Playwright" python3 -m venv "$venv"
-    step 10m "Playwright and axe-core" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
-        --requirement "$requirements"
-    touch "$venv/complete"
-fi
+pinned_venv playwright "$root/scripts/browser-requirements.txt"
 [ $# -eq 0 ] || PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" "$@"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # root and cache are read by the scripts that source this
+# shellcheck shell=bash disable=SC2034 # root, cache and venv are read by the scripts that source this
 # Shared by the scripts beside it (sourced, never run): one announced line for each step, its duration, and which step
 # failed. No step reads from the terminal and every step has a time limit.
 
@@ -63,12 +63,38 @@ as_root() {
     fi
 }
 
+# Where this machine's packages of Debian come from.
+debian_mirror() {
+    local uri
+    # shellcheck disable=SC2016 # the name is apt's
+    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sed -n '\#/debian/*$#p')
+    [ -n "$uri" ] || fail "apt knows no archive of Debian here: apt-get update"
+    uri=${uri%%$'\n'*}
+    printf '%s' "${uri%/}"
+}
+
+# pinned_venv NAME REQUIREMENTS    a Python environment with exactly those packages, made once; leaves its folder in `venv`
+pinned_venv() {
+    venv="$cache/$1-$(sha256sum "$2" | cut -c 1-16)"
+    [ ! -e "$venv/complete" ] || return 0
+    rm -rf "$venv"
+    step 1m "a place for $1" python3 -m venv "$venv"
+    step 10m "$1, pinned" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: --requirement "$2"
+    touch "$venv/complete"
+}
+
+# missing_packages NAME...    prints those that are not installed
+missing_packages() {
+    local package
+    for package in "$@"; do
+        [[ $(dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null) == *'ok installed' ]] || printf '%s\n' "$package"
+    done
+}
+
 # install_packages NAME...    asks apt only for what is missing, so that a second run needs no network and no rights
 install_packages() {
-    local missing=() package become
-    for package in "$@"; do
-        dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-    done
+    local missing become
+    mapfile -t missing < <(missing_packages "$@")
     if [ ${#missing[@]} -eq 0 ]; then
         say "==> Debian packages: all there"
         return

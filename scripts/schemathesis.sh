@@ -8,14 +8,7 @@ set -euo pipefail
 cd "$root"
 examples=${1:-100}
 
-requirements=scripts/schemathesis-requirements.txt
-venv="$cache/schemathesis-$(sha256sum "$requirements" | cut -c 1-16)"
-if [ ! -x "$venv/bin/schemathesis" ]; then
-    rm -rf "$venv"
-    step 1m "a place for schemathesis" python3 -m venv "$venv"
-    step 10m "schemathesis" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
-        --requirement "$requirements"
-fi
+pinned_venv schemathesis scripts/schemathesis-requirements.txt
 velum="${CARGO_TARGET_DIR:-$root/target}/release/velum"
 step 60m "the program" cargo build --quiet --release --locked --bin velum
 

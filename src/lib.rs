@@ -7,7 +7,6 @@ pub mod cache;
 pub mod callbacks;
 pub mod commands;
 pub mod console;
-pub mod face;
 pub mod flows;
 pub mod http;
 pub mod keyholder;
@@ -19,6 +18,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod vault;
 
-// Rooms of their own package: compiled once, the second one in its own way.
+// Packages under `crates/`; `fhe` has its own release profile (Cargo.toml).
 pub use velum_domain as domain;
+pub use velum_face as face;
 pub use velum_fhe as fhe;

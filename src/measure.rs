@@ -14,6 +14,7 @@ use std::{
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use time::OffsetDateTime;
 
 const HTTP_REQUEST_DURATION: &str = "velum_http_request_duration_seconds";
 const HTTP_REQUESTS_IN_FLIGHT: &str = "velum_http_requests_in_flight";
@@ -27,11 +28,23 @@ const UPLOAD_BYTES_TAKEN: &str = "velum_upload_bytes_taken";
 const JOB_RUNS: &str = "velum_job_runs_total";
 const ACCESS_REQUESTS_OPEN: &str = "velum_access_requests_open";
 const ACCESS_REQUESTS_OVERDUE: &str = "velum_access_requests_overdue_seconds";
+const ACCESS_REQUESTS_FIRST_DUE: &str = "velum_access_requests_first_due_timestamp_seconds";
 const ERASURES_OPEN: &str = "velum_erasures_open";
 const ERASURES_OVERDUE: &str = "velum_erasures_overdue_seconds";
+const ERASURES_FIRST_DUE: &str = "velum_erasures_first_due_timestamp_seconds";
 const JOBS: &str = "velum_jobs";
 const JOBS_OLDEST_DUE_AGE: &str = "velum_jobs_oldest_due_age_seconds";
 const DEPENDENCY_UP: &str = "velum_dependency_up";
+const DATABASE_POOL_WAITING: &str = "velum_database_pool_waiting";
+const LIMIT_REFUSALS: &str = "velum_limit_refusals_total";
+const REVOCATION_CHECKS: &str = "velum_revocation_checks_total";
+const SIGN_INS: &str = "velum_sign_ins_total";
+const AUDIT_LOG_BREAKS: &str = "velum_audit_log_breaks_total";
+const KEYHOLDER_OPENINGS: &str = "velum_keyholder_openings_total";
+const KEYHOLDER_BUDGET_USED: &str = "velum_keyholder_budget_used_ratio";
+const CERTIFICATE_EXPIRES: &str = "velum_certificate_expires_timestamp_seconds";
+const PROCESS_START: &str = "process_start_time_seconds";
+const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 const BUILD_INFO: &str = "velum_build_info";
 
 enum Kind {
@@ -54,12 +67,32 @@ const FIGURES: &[(&str, Kind, &str)] = &[
     (JOB_RUNS, Kind::Counter, "Jobs that this process carried out, by kind and outcome."),
     (ACCESS_REQUESTS_OPEN, Kind::Gauge, "Access requests that wait to be answered."),
     (ACCESS_REQUESTS_OVERDUE, Kind::Gauge, "Seconds since the first of them was due; 0 while none is late."),
+    (ACCESS_REQUESTS_FIRST_DUE, Kind::Gauge, "When the first of them is due; +Inf where there is none."),
     (ERASURES_OPEN, Kind::Gauge, "Erasure requests that have not ended."),
     (ERASURES_OVERDUE, Kind::Gauge, "Seconds since the first of them was due; 0 while none is late."),
+    (ERASURES_FIRST_DUE, Kind::Gauge, "When the first of them is due; +Inf where there is none."),
     (JOBS, Kind::Gauge, "Jobs of the queue by state: due, later, dead."),
     (JOBS_OLDEST_DUE_AGE, Kind::Gauge, "How long the oldest due job has been due."),
     (DEPENDENCY_UP, Kind::Gauge, "1 where a dependency answers, 0 where it does not."),
+    (DATABASE_POOL_WAITING, Kind::Gauge, "Pieces of work that wait for a connection to a database."),
+    (LIMIT_REFUSALS, Kind::Counter, "Requests refused because a limit was reached."),
+    (REVOCATION_CHECKS, Kind::Counter, "Tokens looked up among the revoked, by who was asked."),
+    (SIGN_INS, Kind::Counter, "Sign-ins to the console by outcome."),
+    (AUDIT_LOG_BREAKS, Kind::Counter, "Audit logs that were found not to be what was signed."),
+    (KEYHOLDER_OPENINGS, Kind::Counter, "Decisions that the keyholder was asked to open, by outcome."),
+    (KEYHOLDER_BUDGET_USED, Kind::Gauge, "Part of the day's budget of all openings that is spent, 0 to 1."),
+    (CERTIFICATE_EXPIRES, Kind::Gauge, "When a certificate that this process has loaded ends."),
+    (PROCESS_START, Kind::Gauge, "When this process began to measure, which is when it started."),
+    (PROCESS_MEMORY, Kind::Gauge, "Resident memory of this process."),
     (BUILD_INFO, Kind::Gauge, "Always 1; the version stands in its label."),
+];
+
+/// What alerts look at, with the outcomes that they name.
+const OUTCOMES: &[(&str, &[&str])] = &[
+    (VERIFICATIONS, &["match", "no_match", "refused", "failed"]),
+    (ENROLMENTS, &["enrolled", "refused", "failed"]),
+    (TOKEN_REQUESTS, &["granted", "invalid_client", "refused", "failed"]),
+    (SIGN_INS, &["granted", "refused", "failed"]),
 ];
 
 /// Upper bounds of the histograms' buckets, in seconds.
@@ -101,6 +134,17 @@ pub fn start() -> io::Result<Measurements> {
         }
     })?;
     describe();
+    // A first one is to be seen as a rise, which a series that was not there before does not show.
+    counter!(AUDIT_LOG_BREAKS).absolute(0);
+    for (name, outcomes) in OUTCOMES {
+        for outcome in *outcomes {
+            counter!(*name, "outcome" => *outcome).absolute(0);
+        }
+    }
+    for limit in Limit::ALL {
+        counter!(LIMIT_REFUSALS, "limit" => limit.as_str()).absolute(0);
+    }
+    gauge!(PROCESS_START).set(timestamp(OffsetDateTime::now_utc()));
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
     Ok(Measurements(started.insert(handle).clone()))
 }
@@ -283,16 +327,96 @@ pub fn job(kind: &'static str, outcome: JobOutcome) {
     counter!(JOB_RUNS, "kind" => kind, "outcome" => outcome).increment(1);
 }
 
-/// Access requests at this moment.
-pub fn access_requests(open: i64, overdue_s: f64) {
+/// Access requests at this moment: how many are open, and when the first of them is due.
+pub fn access_requests(open: i64, first_due: Option<OffsetDateTime>, now: OffsetDateTime) {
     gauge!(ACCESS_REQUESTS_OPEN).set(open as f64);
-    gauge!(ACCESS_REQUESTS_OVERDUE).set(overdue_s);
+    gauge!(ACCESS_REQUESTS_FIRST_DUE).set(first_due.map_or(f64::INFINITY, timestamp));
+    gauge!(ACCESS_REQUESTS_OVERDUE).set(overdue(first_due, now));
 }
 
-/// Erasure requests at this moment.
-pub fn erasures(open: i64, overdue_s: f64) {
+/// Erasure requests, in the same way.
+pub fn erasures(open: i64, first_due: Option<OffsetDateTime>, now: OffsetDateTime) {
     gauge!(ERASURES_OPEN).set(open as f64);
-    gauge!(ERASURES_OVERDUE).set(overdue_s);
+    gauge!(ERASURES_FIRST_DUE).set(first_due.map_or(f64::INFINITY, timestamp));
+    gauge!(ERASURES_OVERDUE).set(overdue(first_due, now));
+}
+
+fn overdue(first_due: Option<OffsetDateTime>, now: OffsetDateTime) -> f64 {
+    first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0))
+}
+
+fn timestamp(at: OffsetDateTime) -> f64 {
+    at.unix_timestamp() as f64
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The rate of a client, or of an address.
+    Client,
+    Address,
+    /// A tenant's day.
+    Quota,
+    /// Failed verifications of one person.
+    Attempts,
+}
+
+impl Limit {
+    const ALL: [Self; 4] = [Self::Client, Self::Address, Self::Quota, Self::Attempts];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Address => "address",
+            Self::Quota => "quota",
+            Self::Attempts => "attempts",
+        }
+    }
+}
+
+pub fn limit_reached(limit: Limit) {
+    counter!(LIMIT_REFUSALS, "limit" => limit.as_str()).increment(1);
+}
+
+/// This process at this moment. Where the kernel does not say, nothing is told.
+pub fn process() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB")?.trim().parse().ok());
+    if let Some(kibibytes) = resident {
+        let kibibytes: f64 = kibibytes;
+        gauge!(PROCESS_MEMORY).set(kibibytes * 1024.0);
+    }
+}
+
+/// `source`: who was asked, `redis` or `database`.
+pub fn revocation_check(source: &'static str) {
+    counter!(REVOCATION_CHECKS, "source" => source).increment(1);
+}
+
+pub fn sign_in(outcome: Outcome) {
+    counter!(SIGN_INS, "outcome" => outcome.as_str()).increment(1);
+}
+
+pub fn audit_log_broken() {
+    counter!(AUDIT_LOG_BREAKS).increment(1);
+}
+
+/// `outcome`: `opened`, or the code of the refusal.
+pub fn opening(outcome: &'static str) {
+    counter!(KEYHOLDER_OPENINGS, "outcome" => outcome).increment(1);
+}
+
+pub fn keyholder_budget_used(ratio: f64) {
+    gauge!(KEYHOLDER_BUDGET_USED).set(ratio);
+}
+
+pub fn database_pool(database: &'static str, waiting: usize) {
+    gauge!(DATABASE_POOL_WAITING, "database" => database).set(waiting as f64);
+}
+
+/// `certificate`: what this process shows it for.
+pub fn certificate(certificate: &'static str, expires_at: OffsetDateTime) {
+    gauge!(CERTIFICATE_EXPIRES, "certificate" => certificate).set(timestamp(expires_at));
 }
 
 /// The queue at this moment.
@@ -334,7 +458,8 @@ mod tests {
                 Kind::Histogram => name.ends_with("_seconds"),
                 Kind::Gauge => true,
             };
-            assert!(name.starts_with("velum_") && unit_given && help.ends_with('.'), "{name}");
+            let ours = name.starts_with("velum_") || name.starts_with("process_");
+            assert!(ours && unit_given && help.ends_with('.'), "{name}");
         }
     }
 }

@@ -117,7 +117,7 @@ fn may_be_written(metadata: &Metadata<'_>) -> bool {
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(|location| format!("{}:{}", location.file(), location.line()));
-    tracing::error!(place = place.as_deref().unwrap_or("unknown"), "a thread panicked");
+    tracing::error!(event = "panic", place = place.as_deref().unwrap_or("unknown"), "a thread panicked");
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub mod development;
 
@@ -58,6 +60,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// When the end-entity certificate ends.
+    pub fn expires_at(&self) -> Result<OffsetDateTime, TlsError> {
+        let chain = certificates(&self.certificate)?;
+        let (_, certificate) = X509Certificate::from_der(&chain[0])
+            .map_err(|_| TlsError::NoCertificate { path: self.certificate.clone() })?;
+        Ok(certificate.validity().not_after.to_datetime())
+    }
+
     /// SHA-256 of the end-entity certificate: what the other side of a mutual TLS connection sees of this identity.
     pub fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
         // `certificates` never gives an empty chain.

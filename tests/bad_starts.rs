@@ -213,6 +213,18 @@ fn cases() -> Vec<Case> {
         bad("one password for two databases", "VELUM_KEYSTORE_URL", DATABASE_PASSWORD, |house| {
             house.set("KEYSTORE_URL", &format!("postgres://keys:{DATABASE_PASSWORD}@db/keystore"));
         }),
+        bad("a Redis in the clear", "VELUM_REDIS_URL", DATABASE_PASSWORD, |house| {
+            house.set("REDIS_URL", "redis://velum:70c2f8d1be459a36@redis:6379");
+        }),
+        bad("a Redis without a password", "VELUM_REDIS_URL", PEPPER, |house| {
+            house.set("REDIS_URL", "rediss://redis:6380");
+        }),
+        bad("a Redis with a short password", "VELUM_REDIS_URL", "hunter2", |house| {
+            house.set("REDIS_URL", "rediss://velum:hunter2@redis:6380");
+        }),
+        bad("one password for a database and Redis", "VELUM_REDIS_URL", DATABASE_PASSWORD, |house| {
+            house.set("REDIS_URL", &format!("rediss://velum:{DATABASE_PASSWORD}@redis:6380"));
+        }),
         bad("a password that is a key", "VELUM_DATABASE_URL", PEPPER, |house| {
             house.set("CLIENT_SECRET_PEPPER", PEPPER);
             house.set("DATABASE_URL", &url(PEPPER));
@@ -258,7 +270,10 @@ fn nothing_starts_with_a_bad_secret_and_no_refusal_repeats_it() {
     for Case { wrong: what, named, secret, house } in cases {
         let start = house.run(&["serve"]);
         let check = house.run(&["config", "check"]);
-        for (command, output) in [("serve", &start), ("config check", &check)] {
+        // What a worker reaches is the same.
+        let worker = named.ends_with("_URL").then(|| house.run(&["worker"]));
+        let runs = [("serve", &start), ("config check", &check)];
+        for (command, output) in runs.into_iter().chain(worker.iter().map(|output| ("worker", output))) {
             if output.status.success() || !text(output).contains(named) {
                 wrong.push(format!("{what}: `velum {command}` does not refuse by {named}: {}", text(output)));
             }

@@ -19,6 +19,8 @@ const DOCUMENTS: &[&str] = &[
     "docs/compliance.md",
     "docs/conformance.md",
     "docs/operations.md",
+    "docs/releasing.md",
+    "docs/runbook.md",
     "docs/testing.md",
     "docs/threat-model.md",
     "models/LICENSES.md",
@@ -41,8 +43,11 @@ fn the_table_of_settings_holds_every_setting_and_no_other() {
 #[test]
 fn the_table_of_metrics_holds_every_metric_and_no_other() {
     let operations = document("docs/operations.md");
-    let rows = operations.lines().filter_map(|line| line.strip_prefix("| `velum_")?.split(['`', '{']).next());
-    let documented: BTreeSet<String> = rows.map(|name| format!("velum_{name}")).collect();
+    let rows = operations.lines().filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next());
+    let metric = |name: &&str| name.starts_with("velum_") || name.starts_with("process_");
+    // Those of backups are told by deploy.sh.
+    let rows = rows.filter(|name| !name.starts_with("velum_backup_"));
+    let documented: BTreeSet<String> = rows.filter(metric).map(str::to_owned).collect();
     assert_eq!(documented, velum::measure::names().map(str::to_owned).collect());
 }
 
@@ -52,6 +57,20 @@ fn every_error_code_of_the_api_is_explained() {
     let api = document("docs/api.md");
     let missing: Vec<_> = codes_of(&described).into_iter().filter(|code| !api.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
+}
+
+#[test]
+fn every_error_code_that_is_explained_is_one_of_the_api() {
+    let described: Value = serde_json::from_str(openapi::document_json()).expect("the OpenAPI document is JSON");
+    let (api, known) = (document("docs/api.md"), codes_of(&described));
+    let cells = api.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let is_status = |cell: &&str| cell.split(", ").all(|status| status.len() == 3 && status.parse::<u16>().is_ok());
+    let rows = cells.filter(|cells| cells.get(1).is_some_and(is_status));
+    let codes: Vec<String> =
+        rows.flat_map(|cells| cells[2].split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect();
+    assert!(codes.len() > 60, "found {} codes", codes.len());
+    let unknown: Vec<_> = codes.into_iter().filter(|code| !known.contains(code)).collect();
+    assert!(unknown.is_empty(), "the OpenAPI document does not name {unknown:?}");
 }
 
 #[test]
@@ -120,7 +139,8 @@ fn is_a_test(reference: &str) -> bool {
 fn codes_of(described: &Value) -> BTreeSet<String> {
     let mut codes = BTreeSet::new();
     let paths = described["paths"].as_object().expect("an object of paths");
-    for (_, operations) in paths.iter().filter(|(path, _)| path.starts_with("/v1/")) {
+    // RFC 6749 says what an error looks like there.
+    for (_, operations) in paths.iter().filter(|(path, _)| !path.starts_with("/oauth/")) {
         for operation in operations.as_object().expect("an object of operations").values() {
             let responses = operation["responses"].as_object().into_iter().flatten();
             for (_, response) in responses.filter(|(status, _)| status.as_str() >= "400") {

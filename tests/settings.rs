@@ -95,6 +95,19 @@ fn what_is_kept_has_an_end_that_no_setting_puts_off_for_ever() {
 }
 
 #[test]
+fn purposes_may_have_times_of_their_own_within_the_same_bounds() {
+    let name = "VELUM_RETENTION_ENDED_CONSENTS_PURPOSES";
+    let times = read(&[(name, "newsletter=365, attendance = 3650")]).settings.unwrap().retention.ended_consents_of;
+    let told: Vec<_> = times.iter().map(|(purpose, time)| (purpose.as_str(), time.whole_days())).collect();
+    assert_eq!(told, [("attendance", 3_650), ("newsletter", 365)]);
+    for bad in
+        ["newsletter", "newsletter=364", "newsletter=3651", "News=400", "a=400,a=500", "a=400,", "a=-400", "*=400"]
+    {
+        assert_eq!(complaints(read(&[(name, bad)])), [name], "{bad}");
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let mut found = complaints(read(&[
         ("VELUM_MODE", "prod"),

@@ -58,6 +58,7 @@ actions! {
     ErasureBegun = "erasure.begun";
     ErasureCompleted = "erasure.completed";
     ErasureReplayed = "erasure.replayed";
+    LedgerLossAccepted = "ledger.loss_accepted";
     OpenDsrFoundNobody = "opendsr.found_nobody";
     CallbackDelivered = "callback.delivered";
     CallbackGivenUp = "callback.given_up";
@@ -68,6 +69,10 @@ actions! {
     EnrolmentDeleted = "enrolment.deleted";
     VerificationDecided = "verification.decided";
     RetentionDeleted = "retention.deleted";
+    JobRetried = "job.retried";
+    FieldKeyAdded = "keys.field_added";
+    TokenKeyAdded = "keys.token_added";
+    EvidenceKeyAdded = "keys.evidence_added";
     FieldKeyTookOver = "keys.field_took_over";
     FieldKeyRetired = "keys.field_retired";
     DataKeysExchanged = "keys.data_exchanged";
@@ -102,6 +107,23 @@ impl Actor {
 
     pub fn service() -> Self {
         Self { name: "service".to_owned(), request: None }
+    }
+}
+
+/// What an entry says of a reason that people give in their own words: those may name somebody, and stay out of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It stands in the request, until the person is erased.
+    StatedInRequest,
+    NotAsked,
+}
+
+impl Why {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StatedInRequest => "stated_in_request",
+            Self::NotAsked => "not_asked",
+        }
     }
 }
 

@@ -18,7 +18,7 @@ mod tree;
 
 pub use self::{
     chain::{Chain, Checkpoint, InvalidChain},
-    entry::{Action, Actor, Entry, Event, SubjectDigest, stamp},
+    entry::{Action, Actor, Entry, Event, SubjectDigest, Why, stamp},
 };
 
 /// SHA-256.

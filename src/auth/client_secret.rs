@@ -69,6 +69,11 @@ impl Pepper {
         equal & stored.is_some()
     }
 
+    /// A name for everything that shares this key, which tells nothing of it.
+    pub fn installation(&self) -> String {
+        hex::encode(&self.keyed_hash(b"velum installation v1", &[])[..8])
+    }
+
     fn mac(&self, client: ClientId, secret: &str) -> [u8; 32] {
         self.keyed_hash(DOMAIN, &[client.to_string().as_bytes(), secret.as_bytes()])
     }

@@ -2,7 +2,12 @@
 //! once and then one every 1/n minute. In Redis the whole of it is one script on the clock of Redis, so that several
 //! processes count as one; without Redis it is the `governor` library in each process.
 
-use std::{num::NonZeroU32, sync::LazyLock, time::Duration};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -82,7 +87,16 @@ pub struct Verdict {
     pub retry_after: Duration,
 }
 
-/// ARGV: microseconds between two requests, the window in microseconds, the cost.
+/// Whether there must be room for what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// What is not within the rate is refused, and not counted.
+    WithinRate,
+    /// It was done already: what goes beyond the rate is owed, up to one more window.
+    Afterwards,
+}
+
+/// ARGV: microseconds between two requests, the window in microseconds, the cost, and 1 where it is counted afterwards.
 /// The value is the moment at which the counter is empty again, in microseconds of Redis' own clock. `%.0f`, for Lua would
 /// round a number of that size when it writes it.
 const GCRA: &str = r"
@@ -91,17 +105,27 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local empty = math.max(tonumber(redis.call('GET', KEYS[1])) or now, now)
 local after = empty + interval * cost
-if after - window > now then
+if ARGV[4] == '1' then
+    after = math.min(after, now + 2 * window)
+elseif after - window > now then
     return {0, math.floor((window - (empty - now)) / interval), empty - now, after - window - now}
 end
 redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + 1)
 return {1, math.floor((window - (after - now)) / interval), after - now, 0}
 ";
 
-pub async fn take(redis: &Redis, policy: Policy, rate: Rate, key: &str, cost: u32) -> Result<Verdict, CacheError> {
+pub async fn take(
+    redis: &Redis,
+    policy: Policy,
+    rate: Rate,
+    key: &str,
+    cost: u32,
+    counting: Counting,
+) -> Result<Verdict, CacheError> {
     static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(GCRA));
     let mut call = SCRIPT.key(format!("velum:rate:{}:{key}", policy.as_str()));
     call.arg(rate.interval().as_micros() as u64).arg(Rate::WINDOW.as_micros() as u64).arg(cost);
+    call.arg(u8::from(counting == Counting::Afterwards));
     let (allowed, remaining, reset, retry_after): (u8, i64, u64, u64) = redis.invoke(&call).await?;
     Ok(Verdict {
         allowed: allowed == 1,
@@ -118,6 +142,15 @@ pub struct LocalLimits {
     client: Keyed,
     address: Keyed,
     rates: Rates,
+    /// What addresses owe: `governor` counts nothing for which there is no room.
+    owed: Mutex<HashMap<String, Debt>>,
+}
+
+/// So many requests are owed, and nothing is let through until there is room for them.
+#[derive(Clone, Copy)]
+struct Debt {
+    requests: u32,
+    until: Instant,
 }
 
 /// With Redis away each process lets through this part of a rate: as many processes as that together keep to the whole.
@@ -126,7 +159,7 @@ const PROCESSES: u32 = 4;
 impl LocalLimits {
     pub fn whole(rates: Rates) -> Self {
         let limiter = |rate: Rate| RateLimiter::dashmap(Quota::per_minute(rate.0)).with_middleware();
-        Self { client: limiter(rates.client), address: limiter(rates.address), rates }
+        Self { client: limiter(rates.client), address: limiter(rates.address), rates, owed: Mutex::default() }
     }
 
     pub fn tighter(rates: Rates) -> Self {
@@ -135,6 +168,41 @@ impl LocalLimits {
     }
 
     pub fn take(&self, policy: Policy, key: &str, cost: u32) -> Verdict {
+        match (policy == Policy::Address).then(|| self.still_owes(key)).flatten() {
+            Some(wait) => Verdict { allowed: false, remaining: 0, reset: Rate::WINDOW + wait, retry_after: wait },
+            None => self.within_rate(policy, key, cost),
+        }
+    }
+
+    /// Counts what an address has done already.
+    pub fn owe(&self, key: &str, cost: u32) {
+        if self.within_rate(Policy::Address, key, cost).allowed {
+            return;
+        }
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = owed.get(key).map_or(0, |debt| debt.requests);
+        let requests = (before + cost).min(self.rates.address.requests());
+        owed.insert(
+            key.to_owned(),
+            Debt { requests, until: Instant::now() + self.rates.address.interval() * requests },
+        );
+    }
+
+    /// How long an address still owes. Afterwards its counter has room for the debt, which is taken from it then.
+    fn still_owes(&self, key: &str) -> Option<Duration> {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let debt = *owed.get(key)?;
+        let wait = debt.until.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            return Some(wait);
+        }
+        owed.remove(key);
+        drop(owed);
+        self.within_rate(Policy::Address, key, debt.requests);
+        None
+    }
+
+    fn within_rate(&self, policy: Policy, key: &str, cost: u32) -> Verdict {
         let limiter = match policy {
             Policy::Client => &self.client,
             Policy::Address => &self.address,
@@ -161,6 +229,9 @@ impl LocalLimits {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
+        // By then there would be room for everything.
+        let past = |debt: &Debt| debt.until.elapsed() > Rate::WINDOW;
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, debt| !past(debt));
     }
 }
 
@@ -198,5 +269,22 @@ mod tests {
         let limits = LocalLimits::whole(rates(10));
         assert!(limits.take(Policy::Address, "one", 20).allowed);
         assert!(!limits.take(Policy::Address, "one", 1).allowed);
+    }
+
+    /// Each guess costs one request before and 19 afterwards, the last ones as the first.
+    #[test]
+    fn what_is_counted_afterwards_is_owed_where_there_is_no_room_for_it() {
+        let limits = LocalLimits::whole(rates(6_000)); // one in 10 ms
+        assert!(limits.take(Policy::Address, "one", 5_995).allowed);
+        let (begin, mut guesses) = (Instant::now(), 0);
+        while begin.elapsed() < Duration::from_secs(1) {
+            if limits.take(Policy::Address, "one", 1).allowed {
+                limits.owe("one", 19);
+                guesses += 1;
+            }
+        }
+        assert!((2..=7).contains(&guesses), "five a second: {guesses}");
+        assert!(limits.take(Policy::Address, "two", 1).allowed);
+        assert!(limits.take(Policy::Client, "one", 1).allowed, "clients owe nothing");
     }
 }

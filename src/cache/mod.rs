@@ -10,7 +10,7 @@ mod revocations;
 
 use std::time::Duration;
 
-use self::limits::LocalLimits;
+use self::limits::{Counting, LocalLimits};
 pub use self::{
     limits::{Policy, Rate, Rates, Verdict},
     redis::{Redis, RedisTls},
@@ -38,21 +38,33 @@ struct Shared {
 }
 
 impl Cache {
-    /// Without Redis this process counts alone, and has the whole of each rate for itself.
-    pub fn new(redis: Option<Redis>, rates: Rates) -> Self {
-        let shared = redis.map(|redis| Shared { revocations: RevocationCopy::new(redis.clone()), redis });
+    /// Without Redis this process counts alone, and has the whole of each rate for itself. `installation`: a name that no other
+    /// has, for two may share one Redis.
+    pub fn new(redis: Option<Redis>, rates: Rates, installation: &str) -> Self {
+        let shared = redis.map(|redis| Shared { revocations: RevocationCopy::new(redis.clone(), installation), redis });
         let local = if shared.is_some() { LocalLimits::tighter(rates) } else { LocalLimits::whole(rates) };
         Self { rates, shared, local }
     }
 
     /// Counts `cost` requests of `key` under a policy, if they are within its rate.
     pub async fn take(&self, policy: Policy, key: &str, cost: u32) -> Verdict {
-        if let Some(shared) = &self.shared
-            && let Ok(verdict) = limits::take(&shared.redis, policy, self.rates.of(policy), key, cost).await
-        {
-            return verdict;
+        match self.take_shared(policy, key, cost, Counting::WithinRate).await {
+            Some(verdict) => verdict,
+            None => self.local.take(policy, key, cost),
         }
-        self.local.take(policy, key, cost)
+    }
+
+    /// Counts what an address has done already, within its rate or not: until there is room for it nothing more is let through.
+    pub async fn owe(&self, address: &str, cost: u32) {
+        if self.take_shared(Policy::Address, address, cost, Counting::Afterwards).await.is_none() {
+            self.local.owe(address, cost);
+        }
+    }
+
+    /// `None` where there is no Redis, or it is away.
+    async fn take_shared(&self, policy: Policy, key: &str, cost: u32, counting: Counting) -> Option<Verdict> {
+        let redis = &self.shared.as_ref()?.redis;
+        limits::take(redis, policy, self.rates.of(policy), key, cost, counting).await.ok()
     }
 
     pub fn rates(&self) -> Rates {

@@ -1,5 +1,5 @@
-//! The connection. One for the whole process, shared by every request; it comes back by itself, and while it is away nobody
-//! waits for it.
+//! The connection: one for each thread that answers requests, so that none waits until another thread has run; requests
+//! on a thread share it. It comes back by itself, and while Redis is away nobody waits for it.
 
 use std::{
     path::PathBuf,
@@ -11,9 +11,10 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, TlsCertificates,
+    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, ScriptInvocation, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+use thread_local::ThreadLocal;
 use tokio::time::timeout;
 
 use super::{ANSWER_WAIT, CacheError};
@@ -29,7 +30,9 @@ pub struct RedisTls {
 
 #[derive(Clone)]
 pub struct Redis {
-    manager: ConnectionManager,
+    client: Client,
+    /// A connection is driven by the runtime of the thread that first asks on it.
+    managers: Arc<ThreadLocal<ConnectionManager>>,
     /// Milliseconds since `epoch` until which Redis counts as away.
     away_until: Arc<AtomicU64>,
     epoch: Instant,
@@ -38,30 +41,40 @@ pub struct Redis {
 impl Redis {
     /// `url` is `redis://`, `rediss://` (TLS) or `redis+unix://`. Connects when first asked: a server starts without Redis too.
     pub fn new(url: &str, tls: Option<&RedisTls>) -> Result<Self, CacheError> {
+        // The name of the library is told to nobody: the rules of Redis allow each user just its commands.
+        let address = url.into_connection_info().map_err(CacheError::Setup)?;
+        let settings = address.redis_settings().clone().set_skip_set_lib_name();
+        let address = address.set_redis_settings(settings);
         let client = match tls {
-            None => Client::open(url),
+            None => Client::open(address),
             Some(tls) => {
                 let root_cert = std::fs::read(&tls.authority).map_err(|error| CacheError::Setup(error.into()))?;
-                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
+                Client::build_with_tls(address, TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
             }
         };
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(ANSWER_WAIT * 4))
-            .set_response_timeout(Some(ANSWER_WAIT))
-            .set_number_of_retries(0);
-        let manager = client.and_then(|client| ConnectionManager::new_lazy_with_config(client, config));
-        let manager = manager.map_err(CacheError::Setup)?;
-        Ok(Self { manager, away_until: Arc::default(), epoch: Instant::now() })
+        let client = client.map_err(CacheError::Setup)?;
+        Ok(Self { client, managers: Arc::default(), away_until: Arc::default(), epoch: Instant::now() })
     }
 
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        let mut connection = self.manager.clone();
+        let mut connection = self.connection()?;
         self.within_time(async move { command.query_async(&mut connection).await }).await
     }
 
     pub async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, CacheError> {
-        let mut connection = self.manager.clone();
+        let mut connection = self.connection()?;
         self.within_time(async move { script.invoke_async(&mut connection).await }).await
+    }
+
+    fn connection(&self) -> Result<ConnectionManager, CacheError> {
+        let connect = || {
+            let config = ConnectionManagerConfig::new()
+                .set_connection_timeout(Some(ANSWER_WAIT * 4))
+                .set_response_timeout(Some(ANSWER_WAIT))
+                .set_number_of_retries(0);
+            ConnectionManager::new_lazy_with_config(self.client.clone(), config)
+        };
+        self.managers.get_or_try(connect).cloned().map_err(CacheError::Setup)
     }
 
     async fn within_time<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, CacheError> {

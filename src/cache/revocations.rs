@@ -19,7 +19,6 @@ use redis::{Script, cmd};
 use super::{CacheError, redis::Redis};
 use crate::domain::revocation::Revocation;
 
-const KEY: &str = "velum:revoked";
 const VERSION: &str = "version";
 
 /// How long a copy counts as complete after it was found to be. Half of the second within which a revocation must hold.
@@ -39,12 +38,14 @@ struct Belief {
 
 pub struct RevocationCopy {
     redis: Redis,
+    /// Bears the name of the installation: versions of two databases cannot be compared.
+    key: String,
     belief: RwLock<Option<Belief>>,
 }
 
 impl RevocationCopy {
-    pub(super) fn new(redis: Redis) -> Self {
-        Self { redis, belief: RwLock::default() }
+    pub(super) fn new(redis: Redis, installation: &str) -> Self {
+        Self { redis, key: format!("velum:revoked:{installation}"), belief: RwLock::default() }
     }
 
     /// Whether any of `members` was revoked; `None` where only the database knows.
@@ -54,7 +55,7 @@ impl RevocationCopy {
             return None;
         }
         let mut command = cmd("ZMSCORE");
-        command.arg(KEY).arg(VERSION).arg(members);
+        command.arg(&self.key).arg(VERSION).arg(members);
         let scores: Vec<Option<f64>> = self.redis.query(&command).await.ok()?;
         let complete = scores.first().copied().flatten().is_some_and(|score| -score >= belief.version as f64);
         if !complete {
@@ -66,7 +67,7 @@ impl RevocationCopy {
 
     /// Up to which version the copy is complete; 0 for none.
     pub async fn version(&self) -> Result<i64, CacheError> {
-        let score: Option<f64> = self.redis.query(cmd("ZSCORE").arg(KEY).arg(VERSION)).await?;
+        let score: Option<f64> = self.redis.query(cmd("ZSCORE").arg(&self.key).arg(VERSION)).await?;
         Ok(score.map_or(0, |score| -score as i64))
     }
 
@@ -89,7 +90,7 @@ return version",
         loop {
             let chunk = chunks.next().unwrap_or_default();
             let is_last = chunks.peek().is_none();
-            let mut call = SCRIPT.key(KEY);
+            let mut call = SCRIPT.key(&self.key);
             call.arg(from).arg(if is_last { to } else { from }).arg(now - KEPT_S);
             for revocation in chunk {
                 call.arg(revocation.expires_at.unix_timestamp()).arg(&revocation.member);
@@ -101,10 +102,10 @@ return version",
         }
     }
 
-    /// For a copy that is ahead of the database: it was made of another one.
+    /// For a copy that is ahead of the database, which was set back.
     pub async fn empty(&self) -> Result<(), CacheError> {
         self.doubt();
-        self.redis.query(cmd("DEL").arg(KEY)).await
+        self.redis.query(cmd("DEL").arg(&self.key)).await
     }
 
     /// The copy was found complete up to `version`, by somebody who began to look at `looked`.

@@ -1,4 +1,4 @@
-//! A client app in a few lines: what `velum demo` and `velum bench` know of the service, they know through this.
+//! A client app in a few lines: what `velum demo`, `velum smoke` and `velum bench` know of the service, they know through this.
 
 use std::time::{Duration, Instant};
 

@@ -21,8 +21,8 @@ pub struct DemoArgs {
     samples: PathBuf,
 }
 
-const COLLINS: &str = "eileen_collins.png";
-const HOPPER: &str = "grace_hopper.jpg";
+pub(super) const COLLINS: &str = "eileen_collins.png";
+pub(super) const HOPPER: &str = "grace_hopper.jpg";
 /// Repetitions of each stage in the closing table.
 const STAGE_RUNS: usize = 10;
 
@@ -85,26 +85,40 @@ async fn expect(
     photo: &Photo,
     decision: &str,
 ) -> Result<(Value, Duration)> {
+    let (body, took) = decided(client, subject, photo, decision).await.context(what.to_owned())?;
+    println!("  {what:<29} {decision:<9} {:>5} ms", took.as_millis());
+    Ok((body, took))
+}
+
+/// Verifies; an error unless the decision is the expected one.
+pub(super) async fn decided(
+    client: &ApiClient,
+    subject: &str,
+    photo: &Photo,
+    expected: &str,
+) -> Result<(Value, Duration)> {
     let answer = client.verify(subject, photo).await?;
-    let (body, took) = answer.map_err(|refusal| anyhow::anyhow!("{what}: the server refused: {refusal:?}"))?;
+    let (body, took) = answer.map_err(|refusal| anyhow::anyhow!("the server refused: {refusal:?}"))?;
     let found = body["decision"].as_str().unwrap_or_default();
-    println!("  {what:<29} {found:<9} {:>5} ms", took.as_millis());
-    ensure!(found == decision, "{what}: expected {decision}");
+    ensure!(found == expected, "the decision is {found:?} and should be {expected:?}");
     Ok((body, took))
 }
 
 /// The enrolled photo as other cameras and other days would have it.
 fn versions(portrait: &DynamicImage) -> Result<Vec<(&'static str, Photo)>> {
-    let (width, height) = (portrait.width(), portrait.height());
-    let cropped = portrait.crop_imm(width / 10, 0, width * 7 / 10, height * 7 / 10);
     Ok(vec![
         ("the enrolled photo", jpeg(portrait, 90)?),
-        ("cropped", jpeg(&cropped, 90)?),
+        ("cropped", jpeg(&cropped(portrait), 90)?),
         ("turned by 10 degrees", jpeg(&turned(portrait, 10.0), 90)?),
         ("darker", jpeg(&portrait.brighten(-45), 90)?),
         ("brighter", jpeg(&portrait.brighten(35), 90)?),
         ("JPEG quality 40", jpeg(portrait, 40)?),
     ])
+}
+
+pub(super) fn cropped(portrait: &DynamicImage) -> DynamicImage {
+    let (width, height) = (portrait.width(), portrait.height());
+    portrait.crop_imm(width / 10, 0, width * 7 / 10, height * 7 / 10)
 }
 
 /// The image turned about its centre, black where nothing was.
@@ -145,7 +159,7 @@ fn print_summary(verified: &[(Value, Duration)], server: &LocalServer) {
     }
 }
 
-fn open(path: &std::path::Path) -> Result<DynamicImage> {
+pub(super) fn open(path: &std::path::Path) -> Result<DynamicImage> {
     image::open(path)
         .with_context(|| format!("cannot read {}; run this in the repository or give --samples", path.display()))
 }

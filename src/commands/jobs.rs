@@ -6,6 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Failure, open_store, settings};
 use crate::{
+    audit::{Action, Actor, Event},
     domain::{
         clock::{Clock, SystemClock},
         id::JobId,
@@ -37,7 +38,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::List => store.jobs().list(false, ROWS_MAX).await.map_err(failed)?.iter().for_each(print),
         Command::Dead => store.jobs().list(true, ROWS_MAX).await.map_err(failed)?.iter().for_each(print),
         Command::Retry { job } => {
-            store.jobs().retry(job, SystemClock.now()).await.map_err(|error| match error {
+            let event = Event::of(Actor::operator(), Action::JobRetried, job, SystemClock.now());
+            store.jobs().retry(job, event).await.map_err(|error| match error {
                 StoreError::NotFound => Failure::plain(format!("{job} is no job that was given up")),
                 StoreError::Conflict(Conflict::JobQueued) => Failure::plain("the same is queued already"),
                 other => failed(other),

@@ -6,7 +6,7 @@ use super::{Failure, settings};
 use crate::{
     app,
     domain::clock::{Clock, SystemClock},
-    keyholder::server::{self, ServerConfig},
+    keyholder::server::ServerConfig,
     secrets,
     settings::{Mode, Role, Settings},
     telemetry,
@@ -20,15 +20,14 @@ pub async fn run() -> Result<(), Failure> {
         secrets::ensure_development(&settings, SystemClock.now()).map_err(not_started)?;
     }
     let (identity, edge_authority) = certificates(&settings)?;
-    let keyholder = app::local_keyholder(&settings, Arc::new(SystemClock)).await.map_err(not_started)?;
     let config = ServerConfig {
         listen: settings.keyholder_server.listen,
         identity,
         edge_authority,
-        admitted_edges: settings.keyholder_server.admitted_edges,
+        admitted_edges: settings.keyholder_server.admitted_edges.clone(),
         workers: settings.keyholder_server.workers,
     };
-    server::run(config, keyholder).await.map_err(not_started)
+    app::keep(&settings, config, Arc::new(SystemClock)).await.map_err(not_started)
 }
 
 /// Production must have said where they are; the embedded mode makes its own.

@@ -8,8 +8,9 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::{Failure, rotate_fhe, rotate_field, settings};
+use super::{Failure, existing, open_store, record, rotate_fhe, rotate_field, settings};
 use crate::{
+    audit::Action,
     domain::clock::{Clock, SystemClock},
     secrets::{self, Kind, SecretsError, Signs},
     settings::Role,
@@ -86,22 +87,36 @@ impl Wanted {
 
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Generate { kind, out } => generate(kind, out),
-        Command::Rotate(Rotated::Jwt(next)) => rotate(Signs::Tokens, next.after),
-        Command::Rotate(Rotated::Evidence(next)) => rotate(Signs::Evidence, next.after),
+        Command::Generate { kind, out } => {
+            let now = SystemClock.now();
+            if kind == Wanted::Kek && out.is_none() {
+                announce_kek(now).await?;
+            }
+            generate(kind, out, now)
+        }
+        Command::Rotate(Rotated::Jwt(next)) => rotate(Signs::Tokens, next.after).await,
+        Command::Rotate(Rotated::Evidence(next)) => rotate(Signs::Evidence, next.after).await,
         Command::Rotate(Rotated::Field(arguments)) => rotate_field::run(arguments).await,
         Command::Rotate(Rotated::Fhe(arguments)) => rotate_fhe::run(arguments).await,
     }
 }
 
-fn rotate(signs: Signs, after: u32) -> Result<(), Failure> {
+async fn rotate(signs: Signs, after: u32) -> Result<(), Failure> {
     let settings = settings(Role::Tool)?;
     if signs == Signs::Tokens && settings.secrets.jwt_signing_key.is_some() {
         return Err(Failure::plain("VELUM_JWT_SIGNING_KEY names one key, and one key cannot rotate")
             .next("put keys into the folder jwt of VELUM_SECRETS_DIR instead"));
     }
-    let after = time::Duration::seconds(after.into());
-    let rotation = secrets::rotate_signing_keys(signs, &settings.secrets.dir, SystemClock.now(), after);
+    let (now, after) = (SystemClock.now(), time::Duration::seconds(after.into()));
+    // Where there is no database yet there is nobody to tell.
+    if existing(&settings.storage.database).is_ok() {
+        let action = match signs {
+            Signs::Tokens => Action::TokenKeyAdded,
+            Signs::Evidence => Action::EvidenceKeyAdded,
+        };
+        record(&open_store(&settings).await?, action, secrets::signing_key_name(now + after)).await?;
+    }
+    let rotation = secrets::rotate_signing_keys(signs, &settings.secrets.dir, now, after);
     let rotation = rotation.map_err(|error| Failure::because("the keys were not rotated", error))?;
     println!("made    {}, signs from {}", rotation.made.display(), rotation.signs_from);
     for path in rotation.removed {
@@ -111,7 +126,19 @@ fn rotate(signs: Signs, after: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn generate(kind: Wanted, out: Option<PathBuf>) -> Result<(), Failure> {
+/// The first one is made before there is anybody to tell; another one wraps from then on.
+async fn announce_kek(now: time::OffsetDateTime) -> Result<(), Failure> {
+    let settings = settings(Role::Tool)?;
+    let dir = &settings.secrets.dir;
+    let is_first = secrets::existing(Kind::Kek, dir, &settings.secrets.fhe_dir).is_none();
+    if is_first || existing(&settings.storage.database).is_err() {
+        return Ok(());
+    }
+    let name = secrets::fresh_kek_name(dir, now);
+    record(&open_store(&settings).await?, Action::FieldKeyAdded, name).await
+}
+
+fn generate(kind: Wanted, out: Option<PathBuf>, now: time::OffsetDateTime) -> Result<(), Failure> {
     let (secrets_dir, fhe_dir) = match out {
         Some(out) => (out.clone(), out.join("fhe")),
         None => {
@@ -119,7 +146,6 @@ fn generate(kind: Wanted, out: Option<PathBuf>) -> Result<(), Failure> {
             (secrets.dir, secrets.fhe_dir)
         }
     };
-    let now = SystemClock.now();
     let failed = |error| Failure::because("the key was not made", error);
     match kind.kind() {
         None if kind == Wanted::Evaluation => {

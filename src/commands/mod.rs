@@ -21,11 +21,13 @@ mod migrate;
 mod models;
 mod officers;
 mod openapi;
+mod own_server;
 mod progress;
 mod retention;
 mod rotate_fhe;
 mod rotate_field;
 mod serve;
+mod smoke;
 mod worker;
 
 use std::{fmt, process::ExitCode};
@@ -103,6 +105,8 @@ enum Command {
     Openapi,
     /// Ask a running server whether it is ready; for containers and load balancers
     Healthcheck(healthcheck::Arguments),
+    /// Take a person the whole way through a running server, from consent to erasure; what a deploy asks before it switches
+    Smoke(smoke::Arguments),
     /// Enrol a portrait on a server of its own, recognise it, refuse another, withdraw consent, erase
     Demo(demo::DemoArgs),
     /// Measure error rates on your own photos, whether encryption changes any decision, and what stolen templates are worth
@@ -154,6 +158,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Config(command) => config::run(command),
         Command::Openapi => openapi::run(),
         Command::Healthcheck(arguments) => healthcheck::run(arguments).await,
+        Command::Smoke(arguments) => smoke::run(arguments).await,
         Command::Demo(arguments) => Ok(demo::run(&arguments, &settings(Role::Tool)?.face).await?),
         Command::Evaluate(arguments) => Ok(evaluate::run(&arguments, &settings(Role::Tool)?.face)?),
         Command::Bench(arguments) => Ok(bench::run(&arguments, &settings(Role::Tool)?.face).await?),

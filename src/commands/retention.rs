@@ -26,7 +26,11 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     let failed = |error: StoreError| Failure::because("retention", error);
     match command {
         Command::Report => print(&retention::report(&store, schedule, now).await.map_err(failed)?),
-        Command::Run => print(&retention::delete(&store, schedule, Actor::operator(), now).await.map_err(failed)?),
+        Command::Run => {
+            let sweep = retention::delete(&store, schedule, Actor::operator(), now).await;
+            print(&sweep.gone);
+            sweep.failed.map_or(Ok(()), |error| Err(failed(error)))?;
+        }
     }
     Ok(())
 }

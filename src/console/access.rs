@@ -14,14 +14,13 @@ use super::{
     Fault, NoFields, Officer, Signed,
     asked::{Asked, id, optional, page_after},
     page,
-    requests::{Choice, Deed, is_reason},
+    requests::{Choice, Deed, Kind, NewForm, Row, is_reason, new_page},
     see, subjects,
-    words::{DayEntered, Due, Moment, State, date_field, law},
+    words::{Due, Moment, State, law},
 };
 use crate::{
     domain::{
         access::{AccessState, LockKind},
-        erasure::Regulation,
         id::{AccessId, SubjectId},
     },
     flows::{
@@ -32,6 +31,13 @@ use crate::{
     },
 };
 
+const ACCESS: &Kind = &Kind {
+    path: "/console/access",
+    all: "Access requests",
+    open: "Open an access request",
+    lead: "Somebody has asked what is known of them. Opening the request sets the deadline and puts nothing together yet.",
+};
+
 fn path(id: AccessId) -> String {
     format!("/console/access/{id}")
 }
@@ -40,19 +46,12 @@ fn path(id: AccessId) -> String {
 #[template(path = "access.html")]
 struct List<'a> {
     officer: &'a Officer,
+    kind: &'static Kind,
     /// Of one person.
     subject: Option<SubjectId>,
     states: Vec<Choice>,
-    rows: Vec<Row>,
+    rows: Vec<Row<AccessId>>,
     next: Option<String>,
-}
-
-struct Row {
-    id: AccessId,
-    state: State,
-    due: Due,
-    received: Moment,
-    law: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -84,52 +83,17 @@ pub async fn list(officer: Officer, flows: Data<Flows>, Asked(which): Asked<Whic
         format!("/console/access?state={state}&subject={}&cursor={cursor}", subject.unwrap_or_default())
     });
     let (rows, states) = (found.items.iter().map(row).collect(), AccessState::ALL.iter().map(choice).collect());
-    page(&officer, List { officer: &officer, subject, states, rows, next })
-}
-
-#[derive(Template)]
-#[template(path = "access_new.html")]
-struct New<'a> {
-    officer: &'a Officer,
-    form: NewForm,
-    laws: Vec<Choice>,
-    today: String,
-    mistake: Option<&'static str>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-pub struct NewForm {
-    #[serde(default)]
-    who: String,
-    #[serde(default)]
-    received: String,
-    #[serde(default)]
-    law: String,
+    page(&officer, List { officer: &officer, kind: ACCESS, subject, states, rows, next })
 }
 
 pub async fn show_new(officer: Officer, flows: Data<Flows>, Asked(which): Asked<Which>) -> Result<HttpResponse, Fault> {
-    // Of somebody who came from a person's page.
-    let subject: Option<SubjectId> = optional("subject", &which.subject)?;
-    let who = subject.map(|subject| subject.to_string()).unwrap_or_default();
-    new_page(&officer, &flows, NewForm { who, ..NewForm::default() }, None)
-}
-
-fn new_page(
-    officer: &Officer,
-    flows: &Flows,
-    form: NewForm,
-    mistake: Option<&'static str>,
-) -> Result<HttpResponse, Fault> {
-    let choice = |of: Regulation| Choice { value: of.as_str(), word: law(of), chosen: of.as_str() == form.law };
-    let laws = Regulation::ALL.into_iter().map(choice).collect();
-    page(officer, New { officer, form, laws, today: date_field(flows.now().date()), mistake })
+    new_page(&officer, &flows, ACCESS, NewForm::about(&which.subject)?, None)
 }
 
 pub async fn open(flows: Data<Flows>, signed: Signed<NewForm>) -> Result<HttpResponse, Fault> {
     let (officer, form) = (signed.officer.clone(), signed.form.clone());
-    let received_at = optional::<DayEntered>("received", &form.received)?.map(|day| day.0);
-    let regulation = optional("law", &form.law)?;
-    let again = |mistake| new_page(&officer, &flows, form.clone(), Some(mistake));
+    let (received_at, regulation) = (form.received_at()?, form.regulation()?);
+    let again = |mistake| new_page(&officer, &flows, ACCESS, form.clone(), Some(mistake));
     let Some(person) = subjects::find(&flows, officer.tenant, &form.who).await? else {
         return again("Nobody is registered under this reference or id.");
     };

@@ -27,7 +27,7 @@ pub async fn around(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let mut response = match access::address_within_rate(request.request()).await {
+    let mut response = match access::knock(request.request()).await {
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
         Err(problem) => {
             let refused: HttpResponse = Fault::from(problem).error_response();

@@ -24,7 +24,7 @@ use crate::{
     },
     flows::{
         FlowError, Flows,
-        certificate::{self, Destroyed, Remains},
+        certificate::{self, Destroyed, DestroyedKey, Remains},
         erasures::{self, Decision, ErasureRequest, NewErasure},
         officer_accounts::Account,
         subjects as persons,
@@ -35,9 +35,25 @@ pub fn path(id: ErasureId) -> String {
     format!("/console/requests/{id}")
 }
 
+/// What there are requests for, and where they are looked at.
+pub struct Kind {
+    pub path: &'static str,
+    pub all: &'static str,
+    pub open: &'static str,
+    /// What opening one does, and does not yet.
+    pub lead: &'static str,
+}
+
+pub const ERASURE: &Kind = &Kind {
+    path: "/console/requests",
+    all: "Erasure requests",
+    open: "Open an erasure request",
+    lead: "Somebody has asked to be erased. Opening the request sets the deadline and destroys nothing yet.",
+};
+
 /// A line of a list.
-pub struct Row {
-    pub id: ErasureId,
+pub struct Row<Id = ErasureId> {
+    pub id: Id,
     pub state: State,
     pub due: Due,
     pub received: Moment,
@@ -67,6 +83,7 @@ pub struct Choice {
 #[template(path = "requests.html")]
 struct List<'a> {
     officer: &'a Officer,
+    kind: &'static Kind,
     open: i64,
     overdue: i64,
     /// Whether those that have ended are looked at.
@@ -99,13 +116,14 @@ pub async fn list(officer: Officer, flows: Data<Flows>, Asked(which): Asked<Whic
     let next = found.next_cursor.map(|cursor| format!("/console/requests?state={shown}&cursor={cursor}"));
     let rows = found.items.iter().map(|request| Row::of(request, now)).collect();
     let states = ErasureState::ALL.into_iter().map(choice).collect();
-    page(&officer, List { officer: &officer, open, overdue, ended, states, rows, next })
+    page(&officer, List { officer: &officer, kind: ERASURE, open, overdue, ended, states, rows, next })
 }
 
 #[derive(Template)]
 #[template(path = "request_new.html")]
 struct New<'a> {
     officer: &'a Officer,
+    kind: &'static Kind,
     form: NewForm,
     laws: Vec<Choice>,
     /// As the field takes it.
@@ -116,11 +134,27 @@ struct New<'a> {
 #[derive(Clone, Default, Deserialize)]
 pub struct NewForm {
     #[serde(default)]
-    who: String,
+    pub who: String,
     #[serde(default)]
     received: String,
     #[serde(default)]
     law: String,
+}
+
+impl NewForm {
+    /// About somebody who came from a person's page.
+    pub fn about(subject: &str) -> Result<Self, Fault> {
+        let subject: Option<SubjectId> = optional("subject", subject)?;
+        Ok(Self { who: subject.map(|subject| subject.to_string()).unwrap_or_default(), ..Self::default() })
+    }
+
+    pub fn received_at(&self) -> Result<Option<OffsetDateTime>, Fault> {
+        Ok(optional::<DayEntered>("received", &self.received)?.map(|day| day.0))
+    }
+
+    pub fn regulation(&self) -> Result<Option<Regulation>, Fault> {
+        optional("law", &self.law)
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,29 +164,26 @@ pub struct About {
 }
 
 pub async fn show_new(officer: Officer, flows: Data<Flows>, Asked(about): Asked<About>) -> Result<HttpResponse, Fault> {
-    // Of somebody who came from a person's page.
-    let subject: Option<SubjectId> = optional("subject", &about.subject)?;
-    let who = subject.map(|subject| subject.to_string()).unwrap_or_default();
-    new_page(&officer, &flows, NewForm { who, ..NewForm::default() }, None)
+    new_page(&officer, &flows, ERASURE, NewForm::about(&about.subject)?, None)
 }
 
-fn new_page(
+pub fn new_page(
     officer: &Officer,
     flows: &Flows,
+    kind: &'static Kind,
     form: NewForm,
     mistake: Option<&'static str>,
 ) -> Result<HttpResponse, Fault> {
     let choice = |of: Regulation| Choice { value: of.as_str(), word: law(of), chosen: of.as_str() == form.law };
     let laws = Regulation::ALL.into_iter().map(choice).collect();
     let today = date_field(flows.now().date());
-    page(officer, New { officer, form, laws, today, mistake })
+    page(officer, New { officer, kind, form, laws, today, mistake })
 }
 
 pub async fn open(flows: Data<Flows>, signed: Signed<NewForm>) -> Result<HttpResponse, Fault> {
     let (officer, form) = (signed.officer.clone(), signed.form.clone());
-    let received_at = optional::<DayEntered>("received", &form.received)?.map(|day| day.0);
-    let regulation = optional("law", &form.law)?;
-    let again = |mistake| new_page(&officer, &flows, form.clone(), Some(mistake));
+    let (received_at, regulation) = (form.received_at()?, form.regulation()?);
+    let again = |mistake| new_page(&officer, &flows, ERASURE, form.clone(), Some(mistake));
     let Some(person) = subjects::find(&flows, officer.tenant, &form.who).await? else {
         return again("Nobody is registered under this reference or id.");
     };
@@ -314,6 +345,7 @@ impl Deed {
 
 struct Certificate {
     destroyed: Vec<Destroyed>,
+    data_keys: Vec<DestroyedKey>,
     remains: Vec<Remains>,
     backups_until: String,
 }
@@ -356,8 +388,8 @@ async fn person(flows: &Flows, officer: &Officer, subject: Option<SubjectId>) ->
 
 fn read(flows: &Flows, jws: &str) -> Result<Certificate, EvidenceError> {
     let certificate = certificate::read(flows, jws)?;
-    let certificate::Certificate { destroyed, remains, key_store_backups_until, .. } = certificate;
-    Ok(Certificate { destroyed, remains, backups_until: logged(&key_store_backups_until) })
+    let certificate::Certificate { destroyed, data_keys, remains, key_store_backups_until, .. } = certificate;
+    Ok(Certificate { destroyed, data_keys, remains, backups_until: logged(&key_store_backups_until) })
 }
 
 pub async fn certificate(officer: Officer, flows: Data<Flows>, path: Path<String>) -> Result<HttpResponse, Fault> {

@@ -9,9 +9,12 @@ use super::{
     subjects::plain,
     words::{Moment, span},
 };
-use crate::flows::{
-    Flows,
-    retention::{self, Forecast, Kept},
+use crate::{
+    domain::retention::Serves,
+    flows::{
+        Flows,
+        retention::{self, Forecast, Kept},
+    },
 };
 
 struct Row {
@@ -25,10 +28,14 @@ struct Row {
 
 impl Row {
     fn of(kept: Kept, goes: Option<u64>) -> Self {
-        let purpose = kept.purpose.map(|purpose| plain(purpose.as_str()));
         Self {
             what: plain(kept.record),
-            purpose: purpose.unwrap_or_else(|| "running the service".to_owned()),
+            purpose: match &kept.serves {
+                Serves::Service => "running the service".to_owned(),
+                Serves::One(purpose) => plain(purpose.as_str()),
+                Serves::EveryBut(others) if others.is_empty() => "every purpose".to_owned(),
+                Serves::EveryBut(_) => "every other purpose".to_owned(),
+            },
             kept: span(kept.time),
             counted_from: kept.counted_from,
             goes,
@@ -57,9 +64,7 @@ struct Retention<'a> {
 }
 
 pub async fn show(officer: Officer, flows: Data<Flows>) -> Result<HttpResponse, Fault> {
-    let Forecast { at, rows } = retention::forecast(&flows, officer.tenant).await?;
-    let goes = |kept: &Kept| rows.iter().find(|(kind, _)| kind.as_str() == kept.record).map(|(_, rows)| *rows);
-    let rows =
-        flows.kept().into_iter().map(|kept| (goes(&kept), kept)).map(|(goes, kept)| Row::of(kept, goes)).collect();
+    let Forecast { at, records } = retention::forecast(&flows, officer.tenant).await?;
+    let rows = records.into_iter().map(|(kept, goes)| Row::of(kept, goes)).collect();
     page(&officer, Retention { officer: &officer, next_run: Moment(at), rows })
 }

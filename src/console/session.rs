@@ -163,7 +163,8 @@ impl<T> Signed<T> {
             replayed: false,
         };
         let (tenant, actor) = (self.officer.tenant, self.officer.actor());
-        Call { tenant, actor, key: Some(self.call), keep: Keep::Whole, answer: Arc::new(answer) }
+        let key = Some(self.call);
+        Call { tenant, actor, key, quota_spent: None, keep: Keep::Whole, answer: Arc::new(answer) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     asked::{Asked, id, optional, page_after},
     page,
     page::elsewhere,
-    requests::{Choice, Row, document},
+    requests::{Choice, ERASURE, Kind, Row, document},
     see,
     words::{Moment, State},
 };
@@ -88,6 +88,7 @@ struct Show<'a> {
     person: Option<Person>,
     consents: Vec<ConsentRow>,
     next: Option<String>,
+    kind: &'static Kind,
     rows: Vec<Row>,
     /// Whether there is an open request.
     open: bool,
@@ -182,7 +183,7 @@ pub async fn show(
     };
     let open = requests.iter().any(|request| request.ended_at.is_none());
     let rows = requests.iter().map(|request| Row::of(request, now)).collect();
-    page(&officer, Show { officer: &officer, id, person, consents, next, rows, open })
+    page(&officer, Show { officer: &officer, id, person, consents, next, kind: ERASURE, rows, open })
 }
 
 async fn look_at(

@@ -10,13 +10,14 @@ use zeroize::Zeroizing;
 use super::{
     FlowError, Flows, Page, PageRequest,
     audit::{self, Scribe},
+    erasures,
     once::{self, Answer, Call},
     package::{self, About},
     subjects,
 };
 pub use crate::store::{AccessRequest, PackageNote};
 use crate::{
-    audit::{Action, Actor, Entry, Event},
+    audit::{Action, Actor, Entry, Event, Why},
     auth::package_link::PackageToken,
     domain::{
         access::{AccessState, LockKind},
@@ -24,7 +25,7 @@ use crate::{
         id::{AccessId, SubjectId, TenantId},
         job::JobKind,
     },
-    store::{AccessFilter, NewJob, NewPackage, StoreError},
+    store::{AccessFilter, Act, NewJob, NewPackage, StoreError},
     vault::{
         DataKey,
         package::{Lock, Passphrase, Recipient, lock},
@@ -85,13 +86,9 @@ pub async fn open(
     call: Call<AccessAnswer>,
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        let now = flows.now();
-        let received_at = new.received_at.unwrap_or(now);
-        if received_at > now {
-            return Err(FlowError::ReceivedLater);
-        }
+        let received_at = erasures::received_at(flows, new.received_at)?;
+        let (regulation, due_at) = flows.erasure_policy.deadline(new.regulation, received_at);
         let key = subjects::data_key(flows, tenant, new.subject).await?;
-        let regulation = new.regulation.unwrap_or(flows.erasure_policy.regulation);
         let request = AccessRequest {
             id: AccessId::generate(),
             tenant,
@@ -100,7 +97,7 @@ pub async fn open(
             state: AccessState::Received,
             reason: None,
             received_at,
-            due_at: regulation.due_at(received_at, flows.erasure_policy.dpdp_days),
+            due_at,
             ended_at: None,
             package: None,
         };
@@ -162,9 +159,10 @@ async fn fulfil(
     let expires_at = now + flows.access_policy.package_kept;
     let AccessRequest { id, tenant, subject, regulation, received_at, .. } = request;
     let about = About { request: id, tenant, subject, regulation, received_at, expires_at };
+    // A passphrase is stretched for some hundredths of a second: no more at a time than the pool has threads.
+    let place = flows.compute.reserve()?;
     let plain = package::assemble(flows, &about, key).await?;
-    let locked = tokio::task::spawn_blocking(move || lock(&plain, &opens)).await.map_err(FlowError::internal)?;
-    let locked = locked.map_err(FlowError::internal)?;
+    let locked = place.run(move || lock(&plain, &opens)).await?.map_err(FlowError::internal)?;
     let token = PackageToken::generate();
     let expiry = NewJob {
         kind: JobKind::PackageExpiry,
@@ -201,14 +199,17 @@ pub async fn end(
     call: Call<AccessAnswer>,
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        let (state, action, reason) = match ending {
-            Ending::Reject { reason } => (AccessState::Rejected, Action::AccessRejected, Some(reason)),
-            Ending::Cancel => (AccessState::Cancelled, Action::AccessCancelled, None),
+        let (state, action, why, reason) = match ending {
+            Ending::Reject { reason } => {
+                (AccessState::Rejected, Action::AccessRejected, Why::StatedInRequest, Some(reason))
+            }
+            Ending::Cancel => (AccessState::Cancelled, Action::AccessCancelled, Why::NotAsked, None),
         };
         let attempt = std::sync::Arc::clone(attempt);
         let act = move |request: &AccessRequest| {
             let answer = AccessAnswer { request: request.clone(), handover: None };
-            attempt.act_about(action, Some(request.id.to_string()), request.subject, None, &answer)
+            let act = attempt.act_about(action, Some(request.id.to_string()), request.subject, None, &answer)?;
+            Ok(Act { event: Event { reason: Some(why.as_str()), ..act.event }, ..act })
         };
         let request = flows.store.access_requests().end(tenant, id, (state, reason), flows.now(), act).await?;
         Ok(AccessAnswer { request, handover: None })
@@ -243,7 +244,7 @@ pub async fn list(
 ) -> Result<Page<AccessRequest>, FlowError> {
     let filter = AccessFilter { state, subject, now: flows.now() };
     let rows = flows.store.access_requests().list(tenant, filter, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<AccessRequest>::cursor) })
+    Ok(rows.into())
 }
 
 /// What the audit log tells of a request, oldest first.

@@ -12,7 +12,7 @@ pub async fn history(
     page: PageRequest,
 ) -> Result<Page<HistoryEntry>, FlowError> {
     let rows = flows.store.history().list(tenant, subject, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<HistoryEntry>::cursor) })
+    Ok(rows.into())
 }
 
 /// How much there is about one person.

@@ -73,12 +73,17 @@ pub async fn renew_key(flows: &Flows) {
         }
         Err(error) if is_over => {
             tracing::error!(
+                event = "address_key_of_its_own",
                 error = &error as &dyn std::error::Error,
                 "the key store does not give the key for addresses; this process uses one of its own"
             );
             match AddressKey::generate() {
                 Ok(key) => keys.replace(Current { key, starts_at, origin: Origin::Own }),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no key for addresses"),
+                Err(error) => tracing::error!(
+                    event = "address_key_missing",
+                    error = &error as &dyn std::error::Error,
+                    "no key for addresses"
+                ),
             }
         }
         Err(_) => {} // told when the period began

@@ -58,7 +58,7 @@ pub async fn create(
 
 pub async fn list(flows: &Flows, tenant: TenantId, page: PageRequest) -> Result<Page<ApiKeyRow>, FlowError> {
     let rows = flows.store.api_keys().list(tenant, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ApiKeyRow>::cursor) })
+    Ok(rows.into())
 }
 
 /// A successor with the same name, scopes, expiry and networks; the old key lives on for `overlap`. Once for each key: of an
@@ -114,7 +114,7 @@ pub enum ApiKeyError {
 }
 
 /// Who calls with this key. Asks the database each time, so that a key that was ended anywhere is ended everywhere at once.
-pub(super) async fn authenticate(
+pub async fn authenticate(
     flows: &Flows,
     text: &str,
     address: Option<ClientAddress>,

@@ -13,6 +13,7 @@ use crate::{
         clock::Clock,
         id::{SubjectId, TenantId},
     },
+    measure,
     store::{AuditFilter, PAGE_ROWS_MAX, Store, StoreError},
 };
 
@@ -68,7 +69,7 @@ pub async fn list(
         before: search.before,
     };
     let rows = flows.store.audit().list(tenant, filter, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<Entry>::cursor) })
+    Ok(rows.into())
 }
 
 /// Signed checkpoints, newest first.
@@ -207,6 +208,7 @@ pub async fn shorten(store: &Store, tenant: TenantId, until: OffsetDateTime) -> 
     }
     let broken = walk(store, tenant, &mut chain, size).await?;
     if broken.is_some() || !Checkpoint::stated_in(&jws).is_some_and(|checkpoint| chain.is_at(&checkpoint)) {
+        measure::audit_log_broken();
         tracing::error!(event = "audit_log_broken", %tenant, up_to = size, "an audit log is not what was signed; it is kept");
         return Ok(false);
     }

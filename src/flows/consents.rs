@@ -111,8 +111,8 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<Consent>, FlowError> {
     let key = subjects::data_key(flows, tenant, subject).await?;
-    let consents = flows.store.consents().list(tenant, subject, &key).await?;
-    Page::of_all(consents, &page, |consent| consent.id)
+    let rows = flows.store.consents().list(tenant, subject, page.after()?, page.limit(), &key).await?;
+    Ok(rows.into())
 }
 
 /// Withdraws this consent, and with it every other one of the person for the same purpose. Safe to repeat.

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use super::{
     FlowError, Flows, Page, PageRequest,
     audit::{self, Scribe},
-    certificate,
+    certificate::{self, Gone},
     once::{self, Answer, Call},
 };
 pub use crate::store::ErasureRequest;
 use crate::{
-    audit::{Action, Actor, Entry, Event},
+    audit::{Action, Actor, Entry, Event, Why},
     domain::{
         erasure::{ErasureState, Regulation},
         id::{ErasureId, SubjectId, TenantId},
@@ -44,24 +44,26 @@ pub async fn open(
     call: Call<ErasureRequest>,
 ) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
-        let now = flows.now();
-        let received_at = new.received_at.unwrap_or(now);
-        if received_at > now {
-            return Err(FlowError::ReceivedLater);
-        }
+        let received_at = received_at(flows, new.received_at)?;
         let state = if new.verified { ErasureState::Verified } else { ErasureState::Received };
-        let regulation = new.regulation.unwrap_or(flows.erasure_policy.regulation);
-        let request = fresh(flows, tenant, new.subject, regulation, received_at, state);
+        let request = fresh(flows, tenant, new.subject, new.regulation, received_at, state);
         let object = Some(request.id.to_string());
         let act = attempt.act_about(Action::ErasureRequested, object, new.subject, None, &request)?;
         // The answer holds nothing of the person and must outlive it: it is kept with the request, not with the person.
         let act = Act { receipt: attempt.receipt(&request), ..act };
-        let job = new.verified.then(|| job(&request, now));
+        let job = new.verified.then(|| job(flows, &request, flows.now()));
         flows.store.erasures().open(&request, job, act).await?;
         flows.wake_worker();
         Ok(request)
     })
     .await
+}
+
+/// When the person asked: earlier than now where the tenant says so, and never later.
+pub(super) fn received_at(flows: &Flows, said: Option<OffsetDateTime>) -> Result<OffsetDateTime, FlowError> {
+    let now = flows.now();
+    let received_at = said.unwrap_or(now);
+    if received_at > now { Err(FlowError::ReceivedLater) } else { Ok(received_at) }
 }
 
 /// Erases a person here and now: a request that is opened, and carried out before the answer. Where a store is away in the
@@ -94,8 +96,8 @@ pub(super) fn after_withdrawal(
 ) -> Option<NewErasureRequest> {
     let policy = flows.erasure_policy;
     let (now, state) = (flows.now(), ErasureState::Verified);
-    let request = policy.on_withdrawal.then(|| fresh(flows, tenant, subject, policy.regulation, now, state))?;
-    let (job, event) = (job(&request, now), event(flows, &request, by, Action::ErasureRequested));
+    let request = policy.on_withdrawal.then(|| fresh(flows, tenant, subject, None, now, state))?;
+    let (job, event) = (job(flows, &request, now), event(flows, &request, by, Action::ErasureRequested));
     Some(NewErasureRequest { request, job, event })
 }
 
@@ -117,21 +119,17 @@ pub(super) fn verified(
     regulation: Option<Regulation>,
     received_at: OffsetDateTime,
 ) -> (ErasureRequest, NewJob) {
-    let regulation = regulation.unwrap_or(flows.erasure_policy.regulation);
     let request = fresh(flows, tenant, subject, regulation, received_at, ErasureState::Verified);
-    let job = job(&request, flows.now());
+    let job = job(flows, &request, flows.now());
     (request, job)
 }
 
-/// Until when a request must be answered.
-pub(super) fn due_at(flows: &Flows, regulation: Option<Regulation>, received_at: OffsetDateTime) -> OffsetDateTime {
-    let policy = flows.erasure_policy;
-    regulation.unwrap_or(policy.regulation).due_at(received_at, policy.dpdp_days)
-}
-
-/// For a worker. A request that has ended meanwhile is done.
+/// For a worker. A request that has ended meanwhile is done, and so is one in whose place a replay put another.
 pub async fn execute(flows: &Flows, tenant: TenantId, id: ErasureId) -> Result<(), FlowError> {
-    let request = flows.store.erasures().find(tenant, id).await?;
+    let request = match flows.store.erasures().find(tenant, id).await {
+        Err(StoreError::NotFound) => return Ok(()),
+        found => found?,
+    };
     // Held, rejected or cancelled since: whoever releases it queues it again.
     if !matches!(request.state, ErasureState::Verified | ErasureState::InProgress) {
         return Ok(());
@@ -153,12 +151,12 @@ pub(super) async fn carry_out(flows: &Flows, request: ErasureRequest, act: Act) 
     };
     let entry = |kind| NewLedgerEntry { at: flows.now(), kind, request: id, tenant, subject };
     flows.ledger.append(entry(LedgerKind::Begun)).await?;
-    flows.keystore.destroy(tenant, subject, flows.now()).await?;
-    flows.keyholder.forget(tenant, subject).await?;
+    let data_keys = flows.keystore.destroy(tenant, subject, flows.now()).await?;
+    let counters = flows.keyholder.forget(tenant, subject).await?;
     let erased = event(flows, &request, Actor::service(), Action::SubjectErased);
     let request = flows.store.erasures().remove_rows(tenant, id, subject, erased).await?;
     let removed = request.removed.as_ref().ok_or_else(|| FlowError::internal(NothingRemoved))?;
-    let signed = certificate::issue(flows, &request, removed)?;
+    let signed = certificate::issue(flows, &request, Gone { data_keys, counters, removed })?;
     // Whoever was faster: that certificate counts.
     let entry = flows.ledger.append(entry(LedgerKind::Certified(signed))).await?.entry;
     let LedgerKind::Certified(certificate) = entry.kind else { return Err(FlowError::internal(NothingRemoved)) };
@@ -175,11 +173,12 @@ fn fresh(
     flows: &Flows,
     tenant: TenantId,
     subject: SubjectId,
-    regulation: Regulation,
+    regulation: Option<Regulation>,
     received_at: OffsetDateTime,
     state: ErasureState,
 ) -> ErasureRequest {
     let now = flows.now();
+    let (regulation, due_at) = flows.erasure_policy.deadline(regulation, received_at);
     ErasureRequest {
         id: ErasureId::generate(),
         tenant,
@@ -189,7 +188,7 @@ fn fresh(
         state,
         reason: None,
         received_at,
-        due_at: regulation.due_at(received_at, flows.erasure_policy.dpdp_days),
+        due_at,
         verified_at: (state != ErasureState::Received).then_some(now),
         begun_at: (state == ErasureState::InProgress).then_some(now),
         ended_at: None,
@@ -205,10 +204,10 @@ async fn open_begun(
     by: Actor,
 ) -> Result<ErasureRequest, FlowError> {
     let now = flows.now();
-    let request = fresh(flows, tenant, subject, flows.erasure_policy.regulation, now, ErasureState::InProgress);
+    let request = fresh(flows, tenant, subject, None, now, ErasureState::InProgress);
     let act = event(flows, &request, by.clone(), Action::ErasureRequested).into();
     // Not at once: whoever called is at it.
-    let job = job(&request, now + PATIENCE);
+    let job = later_job(flows, &request);
     match flows.store.erasures().open(&request, Some(job), act).await {
         Ok(()) => Ok(request),
         // A twin opened one between our looking and our writing.
@@ -231,12 +230,16 @@ async fn begun(flows: &Flows, open: &ErasureRequest, by: Actor) -> Result<Erasur
             ErasureState::Received => (ErasureState::Verified, Action::ErasureVerified),
             ErasureState::Verified => (ErasureState::InProgress, Action::ErasureBegun),
             ErasureState::InProgress | ErasureState::Completed => return Ok(request),
-            ErasureState::OnHold => return Err(FlowError::LegalHold),
+            ErasureState::OnHold => {
+                let (id, tenant) = (request.id, request.tenant);
+                tracing::warn!(event = "erasure_refused", request = %id, %tenant, "a legal hold stands against an erasure");
+                return Err(FlowError::LegalHold);
+            }
             ErasureState::Rejected | ErasureState::Cancelled => return Err(FlowError::ErasureState),
         };
         let step = Step { from: request.state, to, reason: None, at: flows.now() };
         let event = event(flows, &request, by.clone(), action);
-        let job = Some(job(&request, flows.now() + PATIENCE));
+        let job = Some(later_job(flows, &request));
         request = match flows.store.erasures().step(request.tenant, request.id, step, job, |_| Ok(event.into())).await {
             // Somebody else took a step: it is looked at where it is now.
             Err(StoreError::Conflict(Conflict::ErasureState)) => {
@@ -247,7 +250,12 @@ async fn begun(flows: &Flows, open: &ErasureRequest, by: Actor) -> Result<Erasur
     }
 }
 
-fn job(request: &ErasureRequest, due_at: OffsetDateTime) -> NewJob {
+/// For who is at it already, should he not finish.
+pub(super) fn later_job(flows: &Flows, request: &ErasureRequest) -> NewJob {
+    job(flows, request, flows.now() + PATIENCE)
+}
+
+fn job(flows: &Flows, request: &ErasureRequest, due_at: OffsetDateTime) -> NewJob {
     NewJob {
         kind: JobKind::Erasure,
         tenant: Some(request.tenant),
@@ -255,11 +263,11 @@ fn job(request: &ErasureRequest, due_at: OffsetDateTime) -> NewJob {
         // A second one finds nothing to do; one that was not queued, because the first was just ending, would be missed.
         unique_key: None,
         due_at,
-        created_at: due_at,
+        created_at: flows.now(),
     }
 }
 
-fn event(flows: &Flows, request: &ErasureRequest, by: Actor, action: Action) -> Event {
+pub(super) fn event(flows: &Flows, request: &ErasureRequest, by: Actor, action: Action) -> Event {
     let event = Scribe::new(flows, request.tenant, by).event(action, request.id);
     Event { subject: Some(request.subject_digest), ..event }
 }
@@ -298,8 +306,14 @@ pub async fn decide(
             },
             Decision::Verify | Decision::Release => return Err(FlowError::ErasureState),
         };
-        let (now, event) = (flows.now(), event(flows, &request, call.actor.clone(), action));
-        let job = (to == ErasureState::Verified).then(|| job(&request, now));
+        let why = match to {
+            ErasureState::Rejected | ErasureState::OnHold => Some(Why::StatedInRequest),
+            ErasureState::Cancelled => Some(Why::NotAsked),
+            _ => None,
+        };
+        let event = event(flows, &request, call.actor.clone(), action);
+        let (now, event) = (flows.now(), Event { reason: why.map(Why::as_str), ..event });
+        let job = (to == ErasureState::Verified).then(|| job(flows, &request, now));
         let attempt = std::sync::Arc::clone(attempt);
         let act = move |request: &ErasureRequest| Ok(Act { event, receipt: attempt.receipt(request) });
         let request = flows.store.erasures().step(tenant, id, Step { from, to, reason, at: now }, job, act).await?;
@@ -324,7 +338,7 @@ pub async fn list(
     let subject = subject.map(|subject| flows.pepper.subject_digest(tenant, subject));
     let filter = ErasureFilter { state, subject };
     let rows = flows.store.erasures().list(tenant, filter, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ErasureRequest>::cursor) })
+    Ok(rows.into())
 }
 
 /// The open ones, the first deadline first.
@@ -335,7 +349,7 @@ pub async fn by_deadline(
     page: PageRequest,
 ) -> Result<Page<ErasureRequest>, FlowError> {
     let rows = flows.store.erasures().by_deadline(tenant, state, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<ErasureRequest>::cursor) })
+    Ok(rows.into())
 }
 
 /// How many requests are open, and how many of those should have been answered by now.

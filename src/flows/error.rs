@@ -8,6 +8,7 @@ use super::{
     incoming::IncomingError,
     notices::NoticeMistake,
     page::InvalidPageRequest,
+    usage::QuotaSpent,
 };
 use crate::{
     domain::consent::Purpose,
@@ -41,6 +42,8 @@ pub enum FlowError {
     NoticeVersionTaken,
     #[error("differs from what this version says in another language")]
     NoticeMateriality,
+    #[error("as many consents of the subject to this purpose stand as may")]
+    ConsentLimitReached,
     #[error("a consent that has already expired cannot be granted")]
     ConsentAlreadyExpired,
     #[error("a key cannot have scopes that whoever makes it lacks")]
@@ -55,8 +58,8 @@ pub enum FlowError {
     TwinAtWork { retry_after_s: u64 },
     #[error("this call was carried out; its answer held a secret and was not kept")]
     AnswerNotKept,
-    #[error("the day's quota of {quota} enrolments and verifications is spent")]
-    QuotaSpent { quota: u32, retry_after_s: u64 },
+    #[error(transparent)]
+    QuotaSpent(#[from] QuotaSpent),
     #[error("too many verifications of this subject failed in a row")]
     AttemptsBlocked { retry_after_s: u64 },
     #[error("the person has an open erasure request")]
@@ -145,6 +148,7 @@ impl From<StoreError> for FlowError {
             StoreError::Conflict(Conflict::ErasureState) => Self::ErasureState,
             StoreError::Conflict(Conflict::SubjectRequestId) => Self::SubjectRequestIdTaken,
             StoreError::Conflict(Conflict::TooManyTemplates) => Self::EnrolmentLimitReached,
+            StoreError::Conflict(Conflict::TooManyConsents) => Self::ConsentLimitReached,
             // Another call took over: it will have the effect, and the answer.
             StoreError::Conflict(Conflict::ClaimLost) => Self::TwinAtWork { retry_after_s: 1 },
             StoreError::Unavailable(source) => Self::StoreAway(source),
@@ -190,7 +194,11 @@ impl From<KeyholderError> for FlowError {
             KeyholderError::Forgotten => Self::NotFound,
             // Not the keyholder that this edge was set up with, or one with another idea of time: for a caller the same as none.
             KeyholderError::Forbidden | KeyholderError::WrongKey | KeyholderError::Untimely => {
-                tracing::error!(code = error.code(), "the keyholder does not serve this edge");
+                tracing::error!(
+                    event = "keyholder_refuses_edge",
+                    code = error.code(),
+                    "the keyholder does not serve this edge"
+                );
                 Self::KeyholderAway { retry_after_s: KeyholderError::RETRY_AFTER_S }
             }
             other => Self::internal(other),

@@ -67,6 +67,10 @@ async fn agrees_with_ledger(flows: &Flows) -> bool {
             tracing::error!(event = "ledger_behind", "the erasure ledger lacks entries that a database remembers");
             false
         }
+        Ok(Ok(LedgerState::LedgerBroken { sequence })) => {
+            tracing::error!(event = "ledger_broken", sequence, "the erasure ledger is not what was written");
+            false
+        }
         Ok(Err(_)) | Err(_) => false,
     }
 }
@@ -75,23 +79,32 @@ async fn answers<E>(asking: impl Future<Output = Result<(), E>>) -> bool {
     matches!(timeout(PATIENCE, asking).await, Ok(Ok(())))
 }
 
-/// Tells [`measure`] how things stand now: what is away, and how full the process is.
+/// Tells [`measure`] how things stand now: what is away, and how full the process is. All are asked at once: Prometheus waits
+/// ten seconds for everything, and a database that is away says nothing to each.
 pub async fn measure(flows: &Flows) {
-    for (name, health) in check(flows).await {
+    let now = flows.now();
+    let (jobs, erasures, access_requests) = (flows.store.jobs(), flows.store.erasures(), flows.store.access_requests());
+    let (found, backlog, erasures, access_requests) = tokio::join!(
+        check(flows),
+        timeout(PATIENCE, jobs.backlog(now)),
+        timeout(PATIENCE, erasures.open_and_first_due()),
+        timeout(PATIENCE, access_requests.open_and_first_due()),
+    );
+    for (name, health) in found {
         measure::dependency(name, health == Health::Well);
     }
-    let now = flows.now();
-    if let Ok(Ok(backlog)) = timeout(PATIENCE, flows.store.jobs().backlog(now)).await {
+    if let Ok(Ok(backlog)) = backlog {
         let waits_since = backlog.oldest_due_at.unwrap_or(now);
         measure::jobs(backlog.due, backlog.later, backlog.dead, (now - waits_since).as_seconds_f64());
     }
-    if let Ok(Ok((open, first_due))) = timeout(PATIENCE, flows.store.erasures().open_and_first_due()).await {
-        let overdue = first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
-        measure::erasures(open, overdue);
+    if let Ok(Ok((open, first_due))) = erasures {
+        measure::erasures(open, first_due, now);
     }
-    if let Ok(Ok((open, first_due))) = timeout(PATIENCE, flows.store.access_requests().open_and_first_due()).await {
-        let overdue = first_due.map_or(0.0, |due| (now - due).as_seconds_f64().max(0.0));
-        measure::access_requests(open, overdue);
+    if let Ok(Ok((open, first_due))) = access_requests {
+        measure::access_requests(open, first_due, now);
+    }
+    for database in [flows.store.database(), flows.keystore.database(), flows.ledger.database()] {
+        measure::database_pool(database.name(), database.waiting());
     }
     let compute = &flows.compute;
     measure::load(compute.places_taken(), compute.places_max(), flows.uploads.bytes_taken());

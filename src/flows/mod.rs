@@ -115,7 +115,7 @@ pub struct Parts {
 /// What the operator has decided about erasures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErasurePolicy {
-    /// Of an erasure that names none.
+    /// Of an erasure or access request that names none.
     pub regulation: Regulation,
     /// Days in which a request under the DPDP Act is answered.
     pub dpdp_days: u16,
@@ -123,6 +123,14 @@ pub struct ErasurePolicy {
     pub on_withdrawal: bool,
     /// How long a backup of the key store is kept.
     pub keystore_backups_kept: Duration,
+}
+
+impl ErasurePolicy {
+    /// The law that a person's request is under, and until when it wants an answer to what was received then.
+    fn deadline(&self, named: Option<Regulation>, received_at: OffsetDateTime) -> (Regulation, OffsetDateTime) {
+        let regulation = named.unwrap_or(self.regulation);
+        (regulation, regulation.due_at(received_at, self.dpdp_days))
+    }
 }
 
 pub struct Flows {

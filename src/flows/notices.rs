@@ -105,7 +105,7 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<Notice>, FlowError> {
     let rows = flows.store.notices().list(tenant, purpose, page.after()?, page.limit()).await?;
-    Ok(Page { items: rows.items, next_cursor: rows.next.map(Page::<Notice>::cursor) })
+    Ok(rows.into())
 }
 
 /// How a grant says what the person was shown.

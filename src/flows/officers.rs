@@ -17,6 +17,7 @@ use crate::{
         attempts::AttemptRule,
         id::{OfficerId, TenantId},
     },
+    measure::{self, Outcome},
     store::{NameIndex, NewSession, Officer},
     vault::DataKey,
 };
@@ -67,6 +68,16 @@ pub enum SignInError {
 
 /// Whether name, password and code belong together; if they do, a session begins.
 pub async fn sign_in(flows: &Flows, asked: SignIn) -> Result<SessionToken, SignInError> {
+    let outcome = try_sign_in(flows, asked).await;
+    measure::sign_in(match &outcome {
+        Ok(_) => Outcome::Granted,
+        Err(SignInError::Flow(_)) => Outcome::Failed,
+        Err(_) => Outcome::Refused,
+    });
+    outcome
+}
+
+async fn try_sign_in(flows: &Flows, asked: SignIn) -> Result<SessionToken, SignInError> {
     let SignIn { name, password, code, request } = asked;
     let attempt = Attempt::begin(flows, &name, request).await?;
     let Some(known) = attempt.matches(flows, password, Some(&code)).await? else {

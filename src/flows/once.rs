@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 
 use time::Duration;
 
-use super::{FlowError, Flows, audit::Scribe};
+use super::{FlowError, Flows, audit::Scribe, usage::QuotaSpent};
 use crate::{
     audit::{Action, Actor},
     auth::client_secret::Pepper,
@@ -42,6 +42,8 @@ pub struct Call<T> {
     pub tenant: TenantId,
     pub actor: Actor,
     pub key: Option<KeyedCall>,
+    /// Nothing is left to work on it: all it can get is the answer that was given before.
+    pub quota_spent: Option<QuotaSpent>,
     pub keep: Keep,
     pub answer: Render<T>,
 }
@@ -113,7 +115,11 @@ pub async fn run<T>(
     };
     let scribe = Scribe::new(flows, call.tenant, call.actor.clone());
     let attempt = Arc::new(Attempt { scribe, claim, answer: Arc::clone(&call.answer) });
-    match work(&attempt).await {
+    let done = match call.quota_spent {
+        Some(spent) => Err(spent.into()),
+        None => work(&attempt).await,
+    };
+    match done {
         Ok(outcome) => Ok((call.answer)(&outcome)),
         Err(error) => {
             if let Some(claim) = attempt.claim.clone() {

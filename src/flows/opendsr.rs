@@ -34,7 +34,7 @@ pub const API_VERSION: &str = "2.0";
 /// How far the clock of a controller may be ahead of ours.
 const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
 /// How long after the end of a request the addresses are kept at which somebody does not know of it.
-const ADDRESSES_KEPT: Duration = Duration::days(30);
+pub(super) const ADDRESSES_KEPT: Duration = Duration::days(30);
 
 /// What a service needs to speak OpenDSR.
 pub struct OpenDsr {
@@ -165,7 +165,7 @@ async fn write(
         erasure: opened.as_ref().map(|(erasure, _)| erasure.id),
         fingerprint,
         received_at: now,
-        due_at: erasures::due_at(flows, new.regulation, submitted_at),
+        due_at: flows.erasure_policy.deadline(new.regulation, submitted_at).1,
     };
     let mut act = match (&opened, subject) {
         (Some((erasure, _)), Some(subject)) => {

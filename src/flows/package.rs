@@ -66,7 +66,8 @@ pub(super) struct About {
 /// As of now.
 pub(super) async fn assemble(flows: &Flows, about: &About, key: &DataKey) -> Result<Zeroizing<Vec<u8>>, FlowError> {
     let (tenant, subject) = (about.tenant, about.subject);
-    let consents = flows.store.consents().list(tenant, subject, key).await?;
+    let store = flows.store.consents();
+    let consents = all(async |before| store.list(tenant, subject, before, PAGE_ROWS_MAX, key).await).await?;
     let notices = notices(flows, tenant, &consents).await?;
     let held_by = flows.store.tenants().find(tenant).await?;
     let document = json!({
@@ -281,7 +282,7 @@ fn retention(flows: &Flows) -> Vec<Value> {
     let described = |kept: Kept| {
         json!({
             "record": kept.record, "kept_seconds": kept.time.whole_seconds(),
-            "counted_from": kept.counted_from, "purpose": kept.purpose.map(|purpose| purpose.to_string()),
+            "counted_from": kept.counted_from, "purpose": kept.serves.as_str(),
         })
     };
     flows.kept().into_iter().map(described).collect()

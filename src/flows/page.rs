@@ -5,6 +5,7 @@ use std::{fmt::Display, str::FromStr};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::FlowError;
+use crate::store;
 
 #[derive(Debug)]
 pub struct Page<T> {
@@ -93,6 +94,13 @@ impl<T> Page<T> {
 
     pub fn map<U>(self, to: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(to).collect(), next_cursor: self.next_cursor }
+    }
+}
+
+/// Whoever asks is given the place to go on from as a cursor.
+impl<T, I: Display> From<store::Page<T, I>> for Page<T> {
+    fn from(rows: store::Page<T, I>) -> Self {
+        Self { items: rows.items, next_cursor: rows.next.map(Self::cursor) }
     }
 }
 

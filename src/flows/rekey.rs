@@ -77,7 +77,7 @@ impl Rekeying {
             match outcome {
                 Ok(template) => fresh.push(template),
                 Err(error) => {
-                    tracing::warn!(enrolment = %id, error = &error as &dyn std::error::Error, "a template stays as it is");
+                    tracing::warn!(event = "template_not_rekeyed", enrolment = %id, error = &error as &dyn std::error::Error, "a template stays as it is");
                     done.unreadable.push(id);
                 }
             }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    FlowError, Flows,
+    FlowError, Flows, erasures,
     once::{self, Answer, Call},
     subjects,
 };
@@ -40,12 +40,15 @@ pub async fn restrict(
     .await
 }
 
-/// Safe to repeat.
+/// What a withdrawal in the meantime would have opened is opened now. Safe to repeat.
 pub async fn lift(flows: &Flows, tenant: TenantId, subject: SubjectId, call: Call<()>) -> Result<Answer, FlowError> {
     once::run(flows, &call, &[], async |attempt| {
         let _not_being_erased = subjects::data_key(flows, tenant, subject).await?;
         let act = attempt.act_about(Action::RestrictionLifted, None, subject, None, &())?;
-        Ok(flows.store.subjects().lift_restriction(tenant, subject, act).await?)
+        let erasure = erasures::after_withdrawal(flows, tenant, subject, call.actor.clone());
+        flows.store.subjects().lift_restriction(tenant, subject, erasure, act).await?;
+        flows.wake_worker();
+        Ok(())
     })
     .await
 }

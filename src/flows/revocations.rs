@@ -7,6 +7,7 @@ use crate::{
     auth::jwt::VerifiedToken,
     cache,
     domain::revocation::{client_member, token_member},
+    measure,
 };
 
 /// Whether a token is still good. From the copy, where it is known to be complete; else from the database. Where neither can be
@@ -16,9 +17,11 @@ pub async fn is_live(flows: &Flows, token: &VerifiedToken) -> Result<bool, FlowE
     if let Some(copy) = flows.cache.revocations() {
         let members = [token_member(&token.token_id), client_member(client)];
         if let Some(revoked) = copy.any_revoked(&members.each_ref().map(String::as_str)).await {
+            measure::revocation_check("redis");
             return Ok(!revoked);
         }
     }
+    measure::revocation_check("database");
     Ok(flows.store.tokens().is_live(&token.token_id, client).await?)
 }
 
@@ -37,12 +40,16 @@ async fn try_synchronise(
     copy: &cache::RevocationCopy,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let looked = Instant::now();
-    let truth = flows.store.tokens().revocation_version().await?;
+    let mut truth = flows.store.tokens().revocation_version().await?;
     let mut known = copy.version().await?;
     if known > truth {
+        // Somebody else may have written both meanwhile.
+        truth = flows.store.tokens().revocation_version().await?;
+    }
+    if known > truth {
         tracing::warn!(
-            event = "revocations_foreign",
-            "Redis holds the revocations of another database; they are replaced"
+            event = "revocations_ahead",
+            "Redis holds more revocations than the database, which was set back; they are replaced"
         );
         copy.empty().await?;
         known = 0;

@@ -3,21 +3,17 @@
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{
-    FlowError, Flows,
-    api_keys::{self, ApiKeyError},
-    revocations,
-};
+use super::{FlowError, Flows, api_keys::ApiKeyError, revocations};
 use crate::{
     audit::Actor,
     auth::{
-        Caller, Identity, Principal, Scopes,
+        Caller, Principal, Scopes,
         api_key::ApiKey,
         assertion::{self, AssertionKey},
         client_secret::ClientSecretHash,
         jwt::{IssuedToken, TokenError, VerifiedToken},
     },
-    domain::{id::ClientId, network::ClientAddress},
+    domain::id::ClientId,
     measure::{self, Outcome},
     store::{Client, StoreError, TokenRef},
 };
@@ -95,7 +91,7 @@ async fn grant(flows: &Flows, credential: Credential, requested: Option<Scopes>)
 /// is the same, for the client can do nothing about it.
 pub async fn revoke(flows: &Flows, credential: Credential, token: &str) -> Result<(), TokenRequestError> {
     let client = authenticate_client(flows, credential).await?;
-    match flows.tokens.verify(token) {
+    match flows.tokens.verify_early(token) {
         Ok(verified) if verified.principal.client == client.id => {
             let expires_at = instant(verified.expires_at)?;
             let token = TokenRef { token_id: verified.token_id, client: client.id, expires_at };
@@ -137,41 +133,28 @@ pub enum AuthenticationError {
     Flow(#[from] FlowError),
 }
 
-/// A credential that is genuine. Whether it was ended meanwhile is known when it is [`confirm`](Self::confirm)ed.
-pub enum Genuine {
+/// What a caller shows, as far as it can be told without asking anybody.
+pub enum Presented<'a> {
+    /// Signed here and not over. Whether it was ended meanwhile, [`confirm`] knows.
     Token(VerifiedToken),
-    /// The database was asked for it, and knows whether it was ended.
-    ApiKey(Caller),
+    /// The database knows it, or does not.
+    ApiKey(&'a str),
 }
 
-impl Genuine {
-    pub fn identity(&self) -> Identity {
-        match self {
-            Self::Token(token) => Identity::Client(token.principal.client),
-            Self::ApiKey(caller) => caller.identity,
-        }
-    }
-
-    /// A token that was ended anywhere is ended everywhere, within a second if Redis and the database part, and else at once.
-    pub async fn confirm(self, flows: &Flows) -> Result<Caller, AuthenticationError> {
-        match self {
-            Self::ApiKey(caller) => Ok(caller),
-            Self::Token(token) if revocations::is_live(flows, &token).await? => Ok(token.principal.into()),
-            Self::Token(_) => Err(AuthenticationError::Revoked),
-        }
-    }
-}
-
-/// Who is calling, by access token or API key, and from where.
-pub async fn identify(
-    flows: &Flows,
-    bearer: &str,
-    address: Option<ClientAddress>,
-) -> Result<Genuine, AuthenticationError> {
+pub fn read<'a>(flows: &Flows, bearer: &'a str) -> Result<Presented<'a>, AuthenticationError> {
     if ApiKey::resembles(bearer) {
-        return api_keys::authenticate(flows, bearer, address).await.map(Genuine::ApiKey);
+        return Ok(Presented::ApiKey(bearer));
     }
-    Ok(Genuine::Token(flows.tokens.verify(bearer)?))
+    Ok(Presented::Token(flows.tokens.verify(bearer)?))
+}
+
+/// A token that was ended anywhere is ended everywhere, within a second if Redis and the database part, and else at once.
+pub async fn confirm(flows: &Flows, token: VerifiedToken) -> Result<Caller, AuthenticationError> {
+    if revocations::is_live(flows, &token).await? {
+        Ok(token.principal.into())
+    } else {
+        Err(AuthenticationError::Revoked)
+    }
 }
 
 /// The client behind a credential. Whatever is wrong with it, the answer is the same.

@@ -6,6 +6,7 @@ use super::{FlowError, Flows};
 pub use crate::store::UsageDay;
 use crate::{
     domain::{id::TenantId, usage::Operation},
+    measure::{self, Limit},
     store::StoreError,
 };
 
@@ -17,6 +18,14 @@ pub struct Charge {
     operation: Operation,
 }
 
+/// A tenant has used up its day.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the day's quota of {quota} enrolments and verifications is spent")]
+pub struct QuotaSpent {
+    pub quota: u32,
+    pub retry_after_s: u64,
+}
+
 /// Counts an operation before it is done, so that no two share the last place of a day.
 pub async fn charge(flows: &Flows, tenant: TenantId, operation: Operation) -> Result<Charge, FlowError> {
     let now = flows.now();
@@ -24,7 +33,8 @@ pub async fn charge(flows: &Flows, tenant: TenantId, operation: Operation) -> Re
     match flows.store.usage().charge(tenant, day, operation, flows.quota_per_day).await? {
         Ok(()) => Ok(Charge { tenant, day, operation }),
         Err(quota) => {
-            Err(FlowError::QuotaSpent { quota, retry_after_s: FlowError::seconds_until(now, midnight_after(now)) })
+            measure::limit_reached(Limit::Quota);
+            Err(QuotaSpent { quota, retry_after_s: FlowError::seconds_until(now, midnight_after(now)) }.into())
         }
     }
 }
@@ -37,7 +47,13 @@ pub async fn refund(flows: &Flows, charge: Charge) {
         match flows.store.usage().refund(charge.tenant, charge.day, charge.operation).await {
             Ok(()) => return,
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
-            Err(error) => return tracing::error!(error = &error as &dyn std::error::Error, "nothing was given back"),
+            Err(error) => {
+                return tracing::error!(
+                    event = "refund_failed",
+                    error = &error as &dyn std::error::Error,
+                    "nothing was given back"
+                );
+            }
         }
     }
     tracing::error!(event = "refund_lost", tenant = %charge.tenant, "the database stayed away; nothing was given back");

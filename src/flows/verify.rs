@@ -21,7 +21,7 @@ use crate::{
     },
     fhe::{decide::EncryptedDecision, encode::QuantizedProbe, encrypt::EncryptedTemplate},
     keyholder::OpenRequest,
-    measure::{self, Outcome, Stage},
+    measure::{self, Limit, Outcome, Stage},
     store::{self, NewVerification, StoredTemplate},
     vault::DataKey,
 };
@@ -79,10 +79,15 @@ async fn answer(
     .await
 }
 
+fn blocked(now: OffsetDateTime, until: OffsetDateTime) -> FlowError {
+    measure::limit_reached(Limit::Attempts);
+    FlowError::blocked(now, until)
+}
+
 async fn refuse_if_blocked(flows: &Flows, tenant: TenantId, subject: SubjectId) -> Result<(), FlowError> {
     let now = flows.now();
     match flows.store.attempts().blocked_until(tenant, subject, now).await? {
-        Some(until) => Err(FlowError::blocked(now, until)),
+        Some(until) => Err(blocked(now, until)),
         None => Ok(()),
     }
 }
@@ -139,7 +144,7 @@ async fn open(
     let consent = consents::require(flows, tenant, subject, purpose).await?;
     let now = flows.now();
     let begun = flows.store.attempts().begin(tenant, subject, flows.attempt_rule, now).await?;
-    begun.map_err(|until| FlowError::blocked(now, until))?;
+    begun.map_err(|until| blocked(now, until))?;
     let id = VerificationId::generate();
     let request = OpenRequest { verification: id, tenant, subject, decisions };
     let opened = Stage::Open.complete(flows.keyholder.open(request)).await;

@@ -2,6 +2,7 @@
 //! that the handlers need not look at again.
 
 use std::{
+    cell::RefCell,
     fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,19 +18,28 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
+use futures_util::try_join;
 
-use super::{extract::flows, handlers::oauth::OAuthError, idempotency::REPLAYED, problem::Problem};
+use super::{
+    extract::flows,
+    handlers::oauth::OAuthError,
+    idempotency::{self, REPLAYED},
+    problem::Problem,
+};
 use crate::{
-    auth::{Caller, Scope},
+    auth::{Caller, Identity, Scope},
     cache::{Policy, Rate, Rates, Verdict},
     domain::{
+        id::TenantId,
         network::{AddressHash, ClientAddress},
         usage::Operation,
     },
     flows::{
-        Flows, tokens,
+        FlowError, Flows, api_keys,
+        tokens::{self, Presented},
         usage::{self, Charge},
     },
+    measure::{self, Limit},
 };
 
 /// Who may call a resource; stands beside its path in the route table.
@@ -45,7 +55,7 @@ pub enum Access {
     Needs(Scope),
 }
 
-/// A refused credential counts as so many requests: whoever guesses at them is slowed down first.
+/// A refused credential counts as so many requests, also beyond the rate: whoever guesses at them is slowed down first.
 const REFUSED_COST: u32 = 20;
 
 /// Around each resource. `allow`: the methods that it answers to.
@@ -55,8 +65,8 @@ pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let mut seen = Seen::default();
-    let admitted = admit(access, allow, request.request(), &mut seen).await;
+    let seen = Seen::default();
+    let admitted = admit(access, allow, request.request(), &seen).await;
     let rates = request.app_data::<Data<Flows>>().map(|flows| flows.cache().rates());
     let mut response = match admitted {
         Ok(()) => next.call(request).await?.map_into_left_body(),
@@ -75,25 +85,17 @@ pub async fn guard<B: MessageBody + 'static>(
     Ok(response)
 }
 
-async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Seen) -> Result<(), Problem> {
+async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &Seen) -> Result<(), Problem> {
     if access == Access::Probe {
         return Ok(());
     }
     let flows = flows(request)?;
-    within_rate(flows, Policy::Address, &address(request), seen).await?;
     // Another method is refused by the resource itself, whoever asks.
     let answers = allow.split(", ").any(|method| method == request.method().as_str());
     if access == Access::Open || !answers {
-        return Ok(());
+        return address_within_rate(request, seen).await;
     }
-    let address = request.extensions().get::<ClientAddress>().copied();
-    let genuine = tokens::identify(flows, bearer_token(request)?, address).await?;
-    // Both ask Redis: together they wait once.
-    let identity = genuine.identity().to_string();
-    let (caller, within) =
-        futures_util::join!(genuine.confirm(flows), within_rate(flows, Policy::Client, &identity, seen));
-    let caller = caller?;
-    within?;
+    let caller = identify(flows, request, seen).await?;
     if let Access::Needs(scope) = access
         && !caller.may(scope)
     {
@@ -103,33 +105,96 @@ async fn admit(access: Access, allow: &str, request: &HttpRequest, seen: &mut Se
         });
     }
     if let Some(operation) = metered(request) {
-        let charge = usage::charge(flows, caller.tenant, operation).await?;
-        if let Some(open) = request.extensions().get::<OpenCharge>() {
-            open.put(charge);
-        }
+        charge(flows, request, caller.tenant, operation).await?;
     }
     request.extensions_mut().insert(caller);
     Ok(())
 }
 
+/// Counts a call against its tenant's day. Where none is left, an answer that was given before is still given again: who sends
+/// a key is refused only when there is none.
+async fn charge(flows: &Flows, request: &HttpRequest, tenant: TenantId, operation: Operation) -> Result<(), Problem> {
+    match usage::charge(flows, tenant, operation).await {
+        Ok(charge) => {
+            if let Some(open) = request.extensions().get::<OpenCharge>() {
+                open.put(charge);
+            }
+        }
+        Err(FlowError::QuotaSpent(spent)) if request.headers().contains_key(idempotency::KEY) => {
+            request.extensions_mut().insert(spent);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Who calls. Whether the address may knock so often comes first, whatever it brings.
+async fn identify(flows: &Flows, request: &HttpRequest, seen: &Seen) -> Result<Caller, Problem> {
+    let within_client_rate = async |identity: Identity| {
+        let identity = identity.to_string();
+        within_rate(flows, Policy::Client, &identity, seen).await
+    };
+    match bearer_token(request).and_then(|bearer| Ok(tokens::read(flows, bearer)?)) {
+        // What Redis is asked about a token travels with what it is asked about the address: they wait once.
+        Ok(Presented::Token(token)) => {
+            let identity = Identity::Client(token.principal.client);
+            let confirm = async { Ok(tokens::confirm(flows, token).await?) };
+            let ((), caller, ()) =
+                try_join!(address_within_rate(request, seen), confirm, within_client_rate(identity))?;
+            Ok(caller)
+        }
+        // The database is not asked for whom is beyond the rate.
+        Ok(Presented::ApiKey(key)) => {
+            address_within_rate(request, seen).await?;
+            let address = request.extensions().get::<ClientAddress>().copied();
+            let caller = api_keys::authenticate(flows, key, address).await?;
+            within_client_rate(caller.identity).await?;
+            Ok(caller)
+        }
+        Err(problem) => {
+            address_within_rate(request, seen).await?;
+            Err(problem)
+        }
+    }
+}
+
+async fn address_within_rate(request: &HttpRequest, seen: &Seen) -> Result<(), Problem> {
+    within_rate(flows(request)?, Policy::Address, &address(request), seen).await
+}
+
 /// For doors that are not in the route table: whether an address may knock so often, or why not.
-pub async fn address_within_rate(request: &HttpRequest) -> Result<(), Problem> {
-    within_rate(flows(request)?, Policy::Address, &address(request), &mut Seen::default()).await
+pub async fn knock(request: &HttpRequest) -> Result<(), Problem> {
+    address_within_rate(request, &Seen::default()).await
+}
+
+/// Around them.
+pub async fn counted<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    match knock(request.request()).await {
+        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
+    }
 }
 
 /// Counts what a refused credential costs its sender.
 pub async fn credential_refused(request: &HttpRequest) {
     if let Ok(flows) = flows(request) {
-        flows.cache().take(Policy::Address, &address(request), REFUSED_COST - 1).await;
+        flows.cache().owe(&address(request), REFUSED_COST - 1).await;
     }
 }
 
-async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &mut Seen) -> Result<(), Problem> {
+async fn within_rate(flows: &Flows, policy: Policy, key: &str, seen: &Seen) -> Result<(), Problem> {
     let verdict = flows.cache().take(policy, key, 1).await;
     seen.note(policy, verdict);
     if verdict.allowed {
         return Ok(());
     }
+    measure::limit_reached(match policy {
+        Policy::Client => Limit::Client,
+        Policy::Address => Limit::Address,
+    });
     let rate = flows.cache().rates().of(policy).requests();
     let detail = format!("More than {rate} requests a minute by this {}.", policy.as_str());
     Err(Problem {
@@ -200,17 +265,17 @@ impl OpenCharge {
 
 /// How the request stands with each policy that it was counted under.
 #[derive(Default)]
-struct Seen(Vec<(Policy, Verdict)>);
+struct Seen(RefCell<Vec<(Policy, Verdict)>>);
 
 impl Seen {
-    fn note(&mut self, policy: Policy, verdict: Verdict) {
-        self.0.push((policy, verdict));
+    fn note(&self, policy: Policy, verdict: Verdict) {
+        self.0.borrow_mut().push((policy, verdict));
     }
 
     /// `RateLimit-Policy` and `RateLimit`, as the httpapi working group drafts them.
     fn write(&self, rates: Rates, headers: &mut HeaderMap) {
         let (mut policies, mut limits) = (String::new(), String::new());
-        for (position, (policy, verdict)) in self.0.iter().enumerate() {
+        for (position, (policy, verdict)) in self.0.borrow().iter().enumerate() {
             let (comma, name) = (if position == 0 { "" } else { ", " }, policy.as_str());
             let (quota, window) = (rates.of(*policy).requests(), Rate::WINDOW.as_secs());
             let _infallible = write!(policies, r#"{comma}"{name}";q={quota};w={window}"#);

@@ -24,10 +24,13 @@ use super::{
 use crate::{
     audit::Actor,
     domain::id::{RequestId, TenantId},
-    flows::once::{Answer, Call, Keep, KeyedCall},
+    flows::{
+        once::{Answer, Call, Keep, KeyedCall},
+        usage::QuotaSpent,
+    },
 };
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY_CHARACTERS_MAX: usize = 255;
 /// Beyond the time that any request has: who holds a claim that long is gone.
@@ -38,6 +41,8 @@ pub struct Once {
     tenant: TenantId,
     actor: Actor,
     key: Option<KeyedCall>,
+    /// Nothing is left of the tenant's day.
+    quota_spent: Option<QuotaSpent>,
 }
 
 impl FromRequest for Once {
@@ -54,7 +59,8 @@ fn once(request: &HttpRequest) -> Result<Once, Problem> {
     let request_id = request.extensions().get::<RequestId>().map(RequestId::to_string);
     let actor = Actor { name: caller.identity.to_string(), request: request_id };
     let key = key(request)?.map(|key| keyed_call(request, key)).transpose()?;
-    Ok(Once { tenant: caller.tenant, actor, key })
+    let quota_spent = request.extensions().get::<QuotaSpent>().copied();
+    Ok(Once { tenant: caller.tenant, actor, key, quota_spent })
 }
 
 /// The call that a request is, under a key by which it is known again.
@@ -97,7 +103,8 @@ impl Once {
     }
 
     pub fn call<T>(self, answer: impl Fn(&T) -> Answer + Send + Sync + 'static) -> Call<T> {
-        Call { tenant: self.tenant, actor: self.actor, key: self.key, keep: Keep::Whole, answer: Arc::new(answer) }
+        let Self { tenant, actor, key, quota_spent } = self;
+        Call { tenant, actor, key, quota_spent, keep: Keep::Whole, answer: Arc::new(answer) }
     }
 
     /// For an answer that holds a secret, which is shown once.

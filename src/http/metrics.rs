@@ -1,6 +1,7 @@
-//! What Prometheus scrapes: plain HTTP on an address of its own, which is for the inside only and has nothing else on it.
+//! What Prometheus scrapes: plain HTTP on an address of its own, which is for the inside only; and beside it whether
+//! this process is alive, for those that have no other door.
 
-use std::{io, net::TcpListener};
+use std::{io, net::TcpListener, pin::Pin, sync::Arc};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -8,28 +9,31 @@ use actix_web::{
     web::{self, Data},
 };
 
-use crate::{
-    flows::{Flows, health},
-    measure::{self, Measurements},
-};
+use crate::measure::{self, Measurements};
 
 /// Prometheus' text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Tells [`measure`] how things stand, before each scrape.
+pub type Look = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+
 /// From here on the process keeps what it measures.
-pub fn serve(listener: TcpListener, flows: Data<Flows>) -> io::Result<Server> {
+pub fn serve(listener: TcpListener, look: Look) -> io::Result<Server> {
     let measurements = Data::new(measure::start()?);
+    let look = Data::new(look);
     let server = HttpServer::new(move || {
         App::new()
-            .app_data(flows.clone())
+            .app_data(look.clone())
             .app_data(measurements.clone())
             .route("/metrics", web::get().to(scrape))
+            .route("/livez", web::get().to(HttpResponse::Ok))
             .default_service(web::to(HttpResponse::NotFound))
     });
     Ok(server.disable_signals().workers(1).listen(listener)?.run())
 }
 
-async fn scrape(flows: Data<Flows>, measurements: Data<Measurements>) -> HttpResponse {
-    health::measure(&flows).await;
+async fn scrape(look: Data<Look>, measurements: Data<Measurements>) -> HttpResponse {
+    look().await;
+    measure::process();
     HttpResponse::Ok().content_type(CONTENT_TYPE).body(measurements.render())
 }

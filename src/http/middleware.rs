@@ -29,6 +29,7 @@ use super::{
     access::OpenCharge,
     address,
     problem::{self, Problem},
+    unread::SharedBody,
 };
 use crate::{
     domain::{id::RequestId, network::AddressHash},
@@ -75,6 +76,7 @@ pub async fn around(
     let (open_charge, flows) = (OpenCharge::default(), request.app_data::<Data<Flows>>().cloned());
     request.extensions_mut().insert(open_charge.clone());
     request.extensions_mut().insert(request_id);
+    let body = SharedBody::of(&mut request);
     let limit = request.app_data::<Limits>().map_or(Limits::REQUEST_TIMEOUT, |limits| limits.request_timeout);
 
     let answered = match too_much(&request) {
@@ -102,6 +104,10 @@ pub async fn around(
     });
     match answered {
         Ok(mut response) => {
+            // Whoever sends too slowly or too much has been waited for long enough.
+            if let Some(body) = body.filter(|_| !matches!(status.as_u16(), 408 | 413)) {
+                body.receive_rest().await;
+            }
             set_headers(response.headers_mut(), &id, &route);
             if is_draining(response.request()) {
                 response.response_mut().head_mut().set_connection_type(ConnectionType::Close);

@@ -13,6 +13,7 @@ pub mod openapi;
 mod paced;
 pub mod problem;
 pub mod proxy_protocol;
+mod unread;
 pub mod upload;
 pub mod wire;
 
@@ -156,8 +157,12 @@ pub fn scopes_in_use() -> impl Iterator<Item = Scope> {
 /// Everything that answers. A route that is not in the table does not exist.
 pub fn configure(config: &mut ServiceConfig) {
     configure_table(config);
-    config.service(docs::page());
-    config.default_service(web::to(|| async { Err::<&str, Problem>(Problem::not_found()) }));
+    // What is not in the table opens nothing, but is counted like everything else.
+    config.service(web::scope("/docs").wrap(from_fn(access::counted)).service(docs::page()));
+    config.default_service(web::to(|request: HttpRequest| async move {
+        access::knock(&request).await?;
+        Err::<&str, Problem>(Problem::not_found())
+    }));
 }
 
 fn resource(path: &str, allow: &'static str) -> Resource {

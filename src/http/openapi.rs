@@ -251,14 +251,17 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
         Access::AnyToken => require(operation, &[]),
         Access::Needs(scope) => require(operation, &[scope.as_str()]),
     }
-    for (status, codes) in errors(operation, row, method) {
+    let errors = errors(operation, row, method);
+    let answers_once = errors.get(&409).is_some_and(|codes| codes.contains(&"idempotency_answer_not_kept"));
+    for (status, codes) in errors {
         operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(status, &codes)));
     }
     let unsafe_call = !matches!(method, HttpMethod::Get) && matches!(row.access, Access::Needs(_));
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
             response.headers.insert("X-Request-Id".to_owned(), header("Id of this request, for your logs and ours."));
-            if row.access != Access::Probe {
+            // Refused before anything is counted.
+            if row.access != Access::Probe && !matches!(status.as_str(), "414" | "421" | "431" | "502" | "504") {
                 response
                     .headers
                     .insert("RateLimit-Policy".to_owned(), header("Requests (`q`) in so many seconds (`w`)."));
@@ -267,7 +270,7 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
                     header("Requests left (`r`), and the seconds (`t`) until all are."),
                 );
             }
-            if unsafe_call && status.starts_with('2') {
+            if unsafe_call && status.starts_with('2') && !answers_once {
                 let replayed = header("`true`: the answer to an earlier call with the same `Idempotency-Key`.");
                 response.headers.insert("Idempotency-Replayed".to_owned(), replayed);
             }
@@ -357,6 +360,11 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     add(405, &["method_not_allowed"]);
     add(414, &["uri_too_long"]);
     add(431, &["header_too_large"]);
+    // By nginx, which stands before.
+    add(403, &["https_required"]);
+    add(421, &["unknown_host"]);
+    add(502, &["service_unreachable", "answer_missing"]);
+    add(504, &["service_unreachable", "answer_missing"]);
     if row.access == Access::Probe {
         return errors;
     }
@@ -408,6 +416,10 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
     } else if operation.parameters.iter().flatten().any(is_query) {
         add(422, &["validation_failed"]);
     }
+    // What comes with a body that it has no use for is something else than what was meant.
+    if posts && operation.request_body.is_none() && !enrols && !verifies {
+        add(415, &["unsupported_media_type"]);
+    }
     if !matches!(method, HttpMethod::Get) {
         add(400, &["idempotency_key_invalid"]);
         add(409, &["idempotency_twin_at_work"]);
@@ -425,25 +437,38 @@ fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16
             add(403, &["scopes_beyond_caller"]);
             add(409, &["api_key_rolled", "idempotency_answer_not_kept"]);
         }
-        (HttpMethod::Post, "/v1/access-requests") => add(409, &["idempotency_answer_not_kept"]),
+        (HttpMethod::Post, "/v1/access-requests") => {
+            add(503, &["busy"]);
+            add(409, &["idempotency_answer_not_kept"]);
+        }
         (HttpMethod::Post, "/v1/access-requests/{access}/verify") => {
+            add(503, &["busy"]);
             add(409, &["access_state", "idempotency_answer_not_kept"]);
         }
         (HttpMethod::Post, "/v1/access-requests/{access}/reject" | "/v1/access-requests/{access}/cancel") => {
             add(409, &["access_state"]);
         }
+        (HttpMethod::Post, "/v1/erasure-requests") => add(409, &["erasure_open"]),
+        (HttpMethod::Post, path) if path.starts_with("/v1/erasure-requests/") => add(409, &["erasure_state"]),
         (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
-        (HttpMethod::Post, "/v1/subjects/{subject}/consents") => add(409, &["notice_superseded"]),
+        (HttpMethod::Post, "/v1/subjects/{subject}/consents") => {
+            add(409, &["notice_superseded", "consent_limit_reached"]);
+        }
         (HttpMethod::Post, "/opendsr/v1/requests") => {
             add(409, &["erasure_open", "subject_request_id_taken"]);
             add(422, &["identity_unsupported", "request_type_unsupported"]);
         }
         (HttpMethod::Delete, "/opendsr/v1/requests/{request}") => add(409, &["erasure_state"]),
         (HttpMethod::Post, "/v1/subjects") | (HttpMethod::Patch, "/v1/subjects/{subject}") => {
-            add(409, &["external_ref_taken"])
+            add(409, &["external_ref_taken"]);
+            // An erasure that was broken off is finished before its name is free.
+            add(503, &["keyholder_unavailable"]);
         }
         (HttpMethod::Delete, "/v1/subjects/{subject}/enrolments/{enrolment}") => add(403, &["subject_restricted"]),
-        (HttpMethod::Delete, "/v1/subjects/{subject}") => add(503, &["keyholder_unavailable"]),
+        (HttpMethod::Delete, "/v1/subjects/{subject}") => {
+            add(409, &["erasure_state", "legal_hold"]);
+            add(503, &["keyholder_unavailable"]);
+        }
         _ if enrols => add(409, &["enrolment_limit_reached"]),
         _ if verifies => {
             add(409, &["no_enrolment", "enrolments_stale"]);
@@ -474,7 +499,7 @@ fn problem_response(status: u16, codes: &[&str]) -> Response {
     match status {
         401 | 403 => _ = response.headers.insert("WWW-Authenticate".to_owned(), header("RFC 6750.")),
         405 => _ = response.headers.insert("Allow".to_owned(), header("The methods of this resource.")),
-        409 | 429 | 503 => _ = response.headers.insert("Retry-After".to_owned(), header("Seconds to wait.")),
+        409 | 429 | 502..=504 => _ = response.headers.insert("Retry-After".to_owned(), header("Seconds to wait.")),
         _ => {}
     }
     response

@@ -171,8 +171,8 @@ impl From<FlowError> for Problem {
                 Self { retry_after_s: Some(*retry_after_s), ..plain(S::CONFLICT, "idempotency_twin_at_work") }
             }
             FlowError::AnswerNotKept => plain(S::CONFLICT, "idempotency_answer_not_kept"),
-            FlowError::QuotaSpent { retry_after_s, .. } => {
-                Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "quota_spent") }
+            FlowError::QuotaSpent(spent) => {
+                Self { retry_after_s: Some(spent.retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "quota_spent") }
             }
             FlowError::AttemptsBlocked { retry_after_s } => {
                 Self { retry_after_s: Some(*retry_after_s), ..plain(S::TOO_MANY_REQUESTS, "attempts_blocked") }
@@ -186,6 +186,7 @@ impl From<FlowError> for Problem {
             FlowError::SubjectRequestIdTaken => plain(S::CONFLICT, "subject_request_id_taken"),
             FlowError::SubmittedLater => Self::invalid_field("submitted_time", "lies in the future"),
             FlowError::SeveralPersons => Self::invalid_field("subject_identities", &error),
+            FlowError::ConsentLimitReached => plain(S::CONFLICT, "consent_limit_reached"),
             FlowError::EnrolmentLimitReached => plain(S::CONFLICT, "enrolment_limit_reached"),
             FlowError::NoEnrolment => plain(S::CONFLICT, "no_enrolment"),
             FlowError::EnrolmentsStale => plain(S::CONFLICT, "enrolments_stale"),
@@ -193,7 +194,7 @@ impl From<FlowError> for Problem {
             FlowError::Incoming(error) => Self::of_incoming(error),
             FlowError::FaceRefused { code, sentence, reasons } => Self::of_face(code, sentence, reasons),
             FlowError::Busy(busy) => {
-                Self::unavailable("busy", "Too many images are being processed at this moment.", busy.retry_after_s)
+                Self::unavailable("busy", "All places for computing are taken at this moment.", busy.retry_after_s)
             }
             FlowError::StoreAway(_) => {
                 logged(&error, Self::unavailable("store_unavailable", "The database is away.", STORE_RETRY_AFTER_S))

@@ -27,9 +27,11 @@ use crate::{
 };
 
 /// Memory is not held for longer; a photo of the usual size needs a fraction on a bad line.
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Boundaries, part headers and option fields around an image.
 const MULTIPART_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
+/// The longest body that any route reads.
+pub const BODY_BYTES_MAX: usize = UploadedImage::BYTES_MAX + MULTIPART_OVERHEAD_BYTES_MAX;
 const OPTION_BYTES_MAX: usize = 64;
 /// `image` and the two options, and room for a client that sends an empty part.
 const PARTS_MAX: usize = 4;
@@ -76,7 +78,7 @@ impl Upload {
         let announced = announced_bytes(&self.request);
         let image = match media_type(&self.request).as_deref() {
             Some("multipart/form-data") => {
-                refuse_beyond(announced, UploadedImage::BYTES_MAX + MULTIPART_OVERHEAD_BYTES_MAX)?;
+                refuse_beyond(announced, BODY_BYTES_MAX)?;
                 let parts = Multipart::new(self.request.headers(), self.payload);
                 read_parts(parts, announced, &mut options).await?
             }

@@ -889,7 +889,6 @@ impl From<HistoryEntry> for HistoryBody {
     }
 }
 
-/// How much your tenant holds.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RetentionBody {
     /// What is kept for a time. Everything else goes with the person or the tenant it belongs to.
@@ -900,7 +899,7 @@ pub struct RetentionBody {
 pub struct RetainedBody {
     #[schema(example = "unused_templates")]
     pub record: &'static str,
-    /// The purpose that it serves; absent for what serves the running of the service.
+    /// Whom it serves; `*`: every purpose without a line of its own; absent for the running of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "face_verification")]
     pub purpose: Option<String>,
@@ -915,7 +914,7 @@ impl From<Vec<Kept>> for RetentionBody {
     fn from(kept: Vec<Kept>) -> Self {
         let body = |kept: Kept| RetainedBody {
             record: kept.record,
-            purpose: kept.purpose.map(|purpose| purpose.to_string()),
+            purpose: kept.serves.as_str().map(str::to_owned),
             kept_for: iso_8601(kept.time),
             counted_from: kept.counted_from,
         };
@@ -929,6 +928,7 @@ fn iso_8601(duration: time::Duration) -> String {
     if seconds % 86_400 == 0 { format!("P{}D", seconds / 86_400) } else { format!("PT{seconds}S") }
 }
 
+/// How much your tenant holds.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StatsBody {
     pub subjects: i64,

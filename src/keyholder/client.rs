@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use reqwest::{Method, RequestBuilder, Response, Url, redirect, retry};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect, retry};
 
 use crate::{
     domain::{
@@ -74,12 +74,12 @@ impl RemoteKeyholder {
         answer.decision().ok_or_else(KeyholderError::unavailable)
     }
 
-    pub(super) async fn forget(&self, tenant: TenantId, subject: SubjectId) -> Result<(), KeyholderError> {
+    pub(super) async fn forget(&self, tenant: TenantId, subject: SubjectId) -> Result<Option<u64>, KeyholderError> {
         let wish = self
             .request(Method::POST, wire::FORGET)
             .header(wire::TENANT, tenant.to_string())
             .header(wire::SUBJECT, subject.to_string());
-        ask(wish, async |_| Ok(())).await
+        ask(wish, forgotten).await
     }
 
     pub(super) async fn ready(&self) -> Result<(), KeyholderError> {
@@ -110,7 +110,7 @@ async fn ask<T>(
         let problem = response.json::<wire::Problem>().await;
         Ok(Err(problem.map_or_else(
             |_| {
-                tracing::warn!(%status, "the keyholder's address gives answers that are not the keyholder's");
+                tracing::warn!(event = "keyholder_foreign_answer", %status, "the keyholder's address gives answers that are not the keyholder's");
                 KeyholderError::unavailable()
             },
             |problem| problem.meaning(),
@@ -119,13 +119,25 @@ async fn ask<T>(
     match tokio::time::timeout(ANSWER_TIME_MAX, exchange).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn Error, "the keyholder could not be asked");
+            tracing::warn!(
+                event = "keyholder_unreachable",
+                error = &error as &dyn Error,
+                "the keyholder could not be asked"
+            );
             Err(KeyholderError::unavailable())
         }
         Err(_) => {
-            tracing::warn!("the keyholder did not answer in time");
+            tracing::warn!(event = "keyholder_too_slow", "the keyholder did not answer in time");
             Err(KeyholderError::unavailable())
         }
+    }
+}
+
+/// A keyholder of before has nothing to say about it.
+async fn forgotten(response: Response) -> reqwest::Result<Option<u64>> {
+    match response.status() {
+        StatusCode::NO_CONTENT => Ok(None),
+        _ => Ok(response.json::<wire::Forgotten>().await?.counters),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         keys::{KeyId, PublicKey, SecretKeys},
         open::OpenError,
     },
+    measure,
     store::{
         StoreError,
         journal::{AuditEvent, Budgets, JournalError, KeyholderJournal, Opening},
@@ -77,10 +78,13 @@ impl LocalKeyholder {
         let OpenRequest { verification, tenant, subject, decisions } = request;
         let opening = Opening { verification, tenant, subject, caller: caller.to_string() };
         let outcome = self.open_metered(opening, &decisions).await;
+        measure::opening(outcome.as_ref().map_or_else(KeyholderError::code, |_| "opened"));
         match &outcome {
-            Ok(_) => tracing::info!(%verification, %tenant, %caller, "a decision was opened"),
+            Ok(_) => {
+                tracing::info!(event = "decision_opened", %verification, %tenant, %caller, "a decision was opened")
+            }
             Err(refusal) => {
-                tracing::warn!(%verification, %tenant, %caller, code = refusal.code(), "an opening was refused");
+                tracing::warn!(event = "opening_refused", %verification, %tenant, %caller, code = refusal.code(), "an opening was refused");
             }
         }
         outcome
@@ -89,7 +93,8 @@ impl LocalKeyholder {
     /// Writes down a request that was refused before it could be read. What cannot be written down is not answered with its
     /// reason either: without its journal the keyholder is away.
     pub(super) async fn note_refusal(&self, refusal: KeyholderError, caller: Caller) -> KeyholderError {
-        tracing::warn!(%caller, code = refusal.code(), "a request was refused at the door");
+        measure::opening(refusal.code());
+        tracing::warn!(event = "request_refused", %caller, code = refusal.code(), "a request was refused at the door");
         let event = AuditEvent {
             event: "request_refused",
             reason: refusal.code(),
@@ -99,16 +104,28 @@ impl LocalKeyholder {
         self.note(event).await.err().unwrap_or(refusal)
     }
 
-    pub async fn forget(&self, tenant: TenantId, subject: SubjectId, caller: Caller) -> Result<(), KeyholderError> {
+    pub async fn forget(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        caller: Caller,
+    ) -> Result<Option<u64>, KeyholderError> {
         let forgotten = self.journal.forget(tenant, subject, caller.to_string(), self.clock.now()).await;
-        forgotten.map_err(journal_failed)?;
-        tracing::info!(%tenant, %caller, "a subject was forgotten");
-        Ok(())
+        let counters = forgotten.map_err(journal_failed)?;
+        tracing::info!(event = "subject_forgotten", %tenant, %caller, "a subject was forgotten");
+        Ok(counters)
     }
 
     /// Whether an opening could be written down now: what cannot be written down is not opened.
     pub async fn ready(&self) -> Result<(), KeyholderError> {
         self.journal.ready(self.clock.now()).await.map_err(journal_failed)
+    }
+
+    /// Tells [`measure`] how much of the day's budget is spent.
+    pub async fn measure(&self) {
+        if let Ok(opened) = self.journal.opened_today(self.clock.now()).await {
+            measure::keyholder_budget_used(opened as f64 / f64::from(self.budgets.per_day.max(1)));
+        }
     }
 
     /// Invariant: nothing is opened before the journal has admitted it. Every outcome leaves one audit line, and a ciphertext
@@ -181,6 +198,10 @@ fn not_admitted(refusal: JournalError) -> KeyholderError {
 
 /// Fails closed: without its journal the keyholder opens nothing.
 fn journal_failed(error: StoreError) -> KeyholderError {
-    tracing::error!(error = &error as &dyn std::error::Error, "the keyholder's journal failed");
+    tracing::error!(
+        event = "journal_failed",
+        error = &error as &dyn std::error::Error,
+        "the keyholder's journal failed"
+    );
     KeyholderError::unavailable()
 }

@@ -151,8 +151,8 @@ impl Keyholder {
     }
 
     /// Part of an erasure: the keyholder drops its counters of this subject and answers nothing about it any more.
-    /// Safe to repeat.
-    pub async fn forget(&self, tenant: TenantId, subject: SubjectId) -> Result<(), KeyholderError> {
+    /// Safe to repeat. How many counters it were, where the keyholder has noted it.
+    pub async fn forget(&self, tenant: TenantId, subject: SubjectId) -> Result<Option<u64>, KeyholderError> {
         match self {
             Self::Local(keyholder) => keyholder.forget(tenant, subject, Caller::InProcess).await,
             Self::Remote(keyholder) => keyholder.forget(tenant, subject).await,

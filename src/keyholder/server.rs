@@ -57,13 +57,13 @@ pub enum ServerError {
 }
 
 /// Serves until SIGTERM (answers in progress are finished) or SIGINT.
-pub async fn run(config: ServerConfig, keyholder: LocalKeyholder) -> Result<(), ServerError> {
+pub async fn run(config: ServerConfig, keyholder: Arc<LocalKeyholder>) -> Result<(), ServerError> {
     let bind_failed = |source| ServerError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).map_err(bind_failed)?;
     let address = listener.local_addr().map_err(bind_failed)?;
     let key = keyholder.key_id();
-    let server = start(listener, &config, Arc::new(keyholder))?;
-    tracing::info!(%address, %key, "the keyholder listens");
+    let server = start(listener, &config, keyholder)?;
+    tracing::info!(event = "keyholder_listens", %address, %key, "the keyholder listens");
     server.await.map_err(ServerError::Stopped)
 }
 
@@ -161,7 +161,7 @@ async fn forget(desk: web::Data<Desk>, request: HttpRequest) -> HttpResponse {
         desk.keyholder.forget(id(&request, wire::TENANT)?, id(&request, wire::SUBJECT)?, caller).await
     });
     match done.await {
-        Ok(()) => HttpResponse::NoContent().finish(),
+        Ok(counters) => HttpResponse::Ok().json(wire::Forgotten { counters }),
         Err(error) => refuse(&error),
     }
 }

@@ -4,7 +4,8 @@
 //! POST /v1/open     headers velum-key, velum-verification, velum-tenant, velum-subject
 //!                   body: for each decision its length (u32, little-endian) and its bytes
 //!                   -> 200 {"match":0} or {"match":1}
-//! POST /v1/forget   headers velum-tenant, velum-subject -> 204
+//! POST /v1/forget   headers velum-tenant, velum-subject
+//!                   -> 200 {"counters":1}: as many were removed; 204 of a keyholder that did not say so yet
 //! GET  /v1/ready    -> 200 {"key":"<key id>"}, while keys are changed with "retiring":"<key id>"
 //! otherwise         problem+json with `code`, `retry_after_s` and, for a spent budget, `scope`
 //! ```
@@ -81,6 +82,11 @@ impl Answer {
             _ => None,
         }
     }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Forgotten {
+    pub(super) counters: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -77,7 +77,7 @@ pub fn make(kind: Kind, secrets_dir: &Path, fhe_dir: &Path, now: OffsetDateTime)
         Kind::Evidence => signing_keys::path_of(Signs::Evidence, secrets_dir, now),
         Kind::Pepper => secrets_dir.join(PEPPER),
         Kind::BlindIndex => secrets_dir.join(BLIND_INDEX),
-        Kind::Kek => fresh_kek(secrets_dir, now),
+        Kind::Kek => kek_path(secrets_dir, &fresh_kek_name(secrets_dir, now)),
         Kind::Fhe => fhe_dir.join(fhe::PUBLIC),
     };
     if kind != Kind::Kek
@@ -113,7 +113,11 @@ fn newest(signs: Signs, secrets_dir: &Path) -> Option<PathBuf> {
 
 /// Where the key-encryption key of this name lies.
 pub fn kek_file(secrets_dir: &Path, id: &KekId) -> PathBuf {
-    secrets_dir.join(KEKS).join(format!("{id}.key"))
+    kek_path(secrets_dir, id.as_str())
+}
+
+fn kek_path(secrets_dir: &Path, name: &str) -> PathBuf {
+    secrets_dir.join(KEKS).join(format!("{name}.key"))
 }
 
 /// Removes the file of a key-encryption key that was retired. Safe to repeat.
@@ -186,12 +190,14 @@ fn lock(data_dir: &Path) -> Result<File, SecretsError> {
 }
 
 /// Named by its day, so that names sort by age; a second one of the day is numbered.
-fn fresh_kek(secrets_dir: &Path, now: OffsetDateTime) -> PathBuf {
+pub fn fresh_kek_name(secrets_dir: &Path, now: OffsetDateTime) -> String {
     let day = now.date();
-    let path = |name: String| secrets_dir.join(KEKS).join(format!("{name}.key"));
-    let first = path(day.to_string());
-    let numbered = (2..).map(|number| path(format!("{day}-{number:02}"))).find(|path| !path.exists());
-    if first.exists() { numbered.unwrap_or(first) } else { first }
+    let is_taken = |name: &String| kek_path(secrets_dir, name).exists();
+    let first = day.to_string();
+    if !is_taken(&first) {
+        return first;
+    }
+    (2..).map(|number| format!("{day}-{number:02}")).find(|name| !is_taken(name)).unwrap_or(first)
 }
 
 /// 32 bytes from the system's random source, as one line of base64.

@@ -31,8 +31,8 @@ pub use self::{
         read_retiring_secret, read_secret_keys,
     },
     files::{create_private_folder, write_private},
-    make::{Kind, Made, ensure_development, existing, kek_file, make, remove_kek},
-    signing_keys::{Rotation, Signs, read_signing_keys, rotate_signing_keys},
+    make::{Kind, Made, ensure_development, existing, fresh_kek_name, kek_file, make, remove_kek},
+    signing_keys::{Rotation, Signs, read_signing_keys, rotate_signing_keys, signing_key_name},
 };
 use crate::{
     auth::{

@@ -67,8 +67,12 @@ pub struct Rotation {
 }
 
 pub(super) fn path_of(signs: Signs, secrets_dir: &Path, signs_from: OffsetDateTime) -> PathBuf {
-    let name = signs_from.to_offset(time::UtcOffset::UTC).format(NAME).unwrap_or_default();
-    secrets_dir.join(signs.folder()).join(format!("{name}.pem"))
+    secrets_dir.join(signs.folder()).join(format!("{}.pem", signing_key_name(signs_from)))
+}
+
+/// A key is named by the moment from which it signs.
+pub fn signing_key_name(signs_from: OffsetDateTime) -> String {
+    signs_from.to_offset(time::UtcOffset::UTC).format(NAME).unwrap_or_default()
 }
 
 /// Every key file, the earliest to sign first. None where the folder is not there.

@@ -10,6 +10,7 @@ mod reader;
 mod redis_url;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt,
     net::SocketAddr,
@@ -31,7 +32,7 @@ use crate::{
     auth::jwt::{TokenConfig, TokenLifetime},
     cache::{Rate, Rates},
     domain::{
-        attempts::AttemptRule, decision::FalseMatchRate, matching::CardId, network::Networks,
+        attempts::AttemptRule, consent::Purpose, decision::FalseMatchRate, matching::CardId, network::Networks,
         retention::RetentionSchedule,
     },
     flows::{ErasurePolicy, access_requests::AccessPolicy},
@@ -539,6 +540,7 @@ fn rate(reader: &mut Reader, name: &str, default: u32) -> Rate {
 /// The longest a template may lie unused is what BIPA, section 15(a), allows: three years.
 fn retention(reader: &mut Reader) -> RetentionSchedule {
     const THREE_YEARS: u64 = 3 * 365;
+    let ended_consents_of = ended_consents_of(reader);
     let mut days = |name: &str, expected: &'static str, default: u64, least: u64, most: u64| {
         let days = reader.number(&format!("RETENTION_{name}_DAYS"), expected, default, least..=most);
         time::Duration::days(days as i64)
@@ -547,11 +549,32 @@ fn retention(reader: &mut Reader) -> RetentionSchedule {
         unused_templates: days("UNUSED_TEMPLATES", "1 to 1095 days", THREE_YEARS, 1, THREE_YEARS),
         templates_without_consent: days("TEMPLATES_WITHOUT_CONSENT", "0 to 1095 days", 30, 0, THREE_YEARS),
         ended_consents: days("ENDED_CONSENTS", "365 to 3650 days", THREE_YEARS, 365, 3_650),
+        ended_consents_of,
         verifications: days("VERIFICATIONS", "1 to 3650 days", 365, 1, 3_650),
         // Rule 6 of India's DPDP Rules, 2025: logs for one year at least, and that may be a leap year.
         audit_events: days("AUDIT", "366 to 36500 days", THREE_YEARS, 366, 36_500),
         usage_days: days("USAGE", "31 to 3650 days", 400, 31, 3_650),
     }
+}
+
+fn ended_consents_of(reader: &mut Reader) -> BTreeMap<Purpose, time::Duration> {
+    let name = "RETENTION_ENDED_CONSENTS_PURPOSES";
+    let expected = "purposes, each once, with 365 to 3650 days such as newsletter=365,attendance=730";
+    let text = reader.optional::<String>(name, expected);
+    let mut times = BTreeMap::new();
+    for part in text.iter().flat_map(|text| text.split(',')) {
+        let read = purpose_with_days(part).filter(|(_, days)| (365..=3_650).contains(days));
+        let is_new = read.is_some_and(|(purpose, days)| times.insert(purpose, time::Duration::days(days)).is_none());
+        if !is_new {
+            reader.problem(name, format!("expected {expected}, found `{part}`"));
+        }
+    }
+    times
+}
+
+fn purpose_with_days(text: &str) -> Option<(Purpose, i64)> {
+    let (purpose, days) = text.split_once('=')?;
+    Some((purpose.trim().parse().ok()?, days.trim().parse().ok()?))
 }
 
 fn cors_origins(reader: &mut Reader, mode: Mode) -> Vec<WebOrigin> {

@@ -40,7 +40,6 @@ pub fn check(settings: &Settings, role: Role, reader: &mut Reader) {
             identity_given(reader, "TLS");
             not_self_made(certificate(&settings.server.tls), "TLS_CERTIFICATE_FILE", reader);
             edge(settings, sqlite_allowed, local_keyholder_allowed, reader);
-            redis(settings, reader);
         }
         Role::Worker => edge(settings, sqlite_allowed, local_keyholder_allowed, reader),
         Role::Keyholder => {
@@ -66,6 +65,7 @@ fn edge(settings: &Settings, sqlite_allowed: bool, local_keyholder_allowed: bool
     database(&settings.storage.keystore, "KEYSTORE_URL", sqlite_allowed, reader);
     database(&settings.storage.ledger, "LEDGER_URL", sqlite_allowed, reader);
     keyholder(settings, local_keyholder_allowed, reader);
+    redis(settings, reader);
 }
 
 /// In every mode: a key store inside the main database would be in its backups, and a journal beside it within reach of the
@@ -149,7 +149,8 @@ fn must_be_set(reader: &mut Reader, name: &str, shown: &str) {
 
 fn issuer(settings: &Settings, reader: &mut Reader) {
     let host = settings.tokens.issuer.strip_prefix("https://").and_then(|rest| rest.split(['/', ':']).next());
-    let local = host.is_none_or(|host| host.is_empty() || host == "localhost" || host.starts_with("127."));
+    let local =
+        host.is_none_or(|host| host.is_empty() || host.eq_ignore_ascii_case("localhost") || host.starts_with("127."));
     if !reader.is_set("ISSUER") || local {
         let sentence = "must be set in production, to the public https:// address of this service";
         reader.problem("ISSUER", sentence.to_owned());
@@ -195,6 +196,10 @@ fn redis(settings: &Settings, reader: &mut Reader) {
     let Some(url) = &settings.cache.redis else { return };
     if !url.is_private() {
         let sentence = "everybody on the way can read and change what is said to Redis; use rediss:// (TLS)";
+        reader.problem("REDIS_URL", sentence.to_owned());
+    }
+    if url.is_remote() && url.expose_password().is_none() {
+        let sentence = "has no password: whoever reaches that Redis could end tokens and lift rates; give its user one";
         reader.problem("REDIS_URL", sentence.to_owned());
     }
     password(url.expose_password(), "REDIS_URL", reader);

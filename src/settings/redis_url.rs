@@ -23,14 +23,16 @@ impl RedisUrl {
 
     /// Whether nobody on the way can read along: TLS, or not leaving the host.
     pub fn is_private(&self) -> bool {
-        let host = self.0.strip_prefix("redis://").map(|rest| {
-            let authority = rest.split(['/', '?']).next().unwrap_or_default();
-            authority.rsplit_once('@').map_or(authority, |(_, host)| host)
-        });
-        host.is_none_or(|host| {
-            let name = host.strip_prefix('[').map_or_else(|| host.split(':').next(), |rest| rest.split(']').next());
-            matches!(name, Some("localhost" | "127.0.0.1" | "::1"))
-        })
+        !self.0.starts_with("redis://") || !self.is_remote()
+    }
+
+    /// Whether it may be on another host.
+    pub fn is_remote(&self) -> bool {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return false };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let name = host.strip_prefix('[').map_or_else(|| host.split(':').next(), |rest| rest.split(']').next());
+        scheme != "redis+unix" && !matches!(name, Some("localhost" | "127.0.0.1" | "::1"))
     }
 
     /// The password in the URL, if there is one.
@@ -100,6 +102,20 @@ mod tests {
             ["redis://redis:6379", "redis://a:b@10.0.0.7/0", "redis://localhost.example", "redis://127.0.0.1@example"]
         {
             assert!(!url(open).is_private(), "{open}");
+        }
+    }
+
+    #[test]
+    fn a_socket_and_the_own_host_are_not_remote() {
+        for (text, remote) in [
+            ("rediss://redis:6380", true),
+            ("redis://a:b@10.0.0.7/0", true),
+            ("rediss://a:b@127.0.0.1@example", true),
+            ("rediss://a:b@localhost:6380/0", false),
+            ("redis://[::1]", false),
+            ("redis+unix:///run/redis.sock", false),
+        ] {
+            assert_eq!(url(text).is_remote(), remote, "{text}");
         }
     }
 

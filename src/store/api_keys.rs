@@ -106,7 +106,7 @@ impl ApiKeys<'_> {
         row.try_into()
     }
 
-    /// The one query without a tenant: a key is what tells which tenant is calling.
+    /// A query without a tenant: a key is what tells which tenant is calling.
     pub async fn find_by_hash(&self, key_hash: [u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
         let query = api_keys::table.filter(api_keys::key_hash.eq(key_hash.to_vec()));
         let row: Option<Row> =

@@ -81,15 +81,7 @@ impl Audit<'_> {
 
     /// Records what concerns every tenant: in all their logs or in none.
     pub async fn append_to_all(&self, event: Event) -> Result<(), StoreError> {
-        let append_to_all = move |connection: &mut AnyConnection| {
-            // In one order, so that two of these do not wait for each other.
-            let tenants = audit_heads::table.select(audit_heads::tenant_id).order(audit_heads::tenant_id);
-            for tenant in tenants.load::<String>(connection)? {
-                append(connection, parse("audit_heads.tenant_id", &tenant)?, &event)?;
-            }
-            Ok(())
-        };
-        self.pool.write(Reach::Every, append_to_all).await
+        self.pool.write(Reach::Every, move |connection| append_to_all(connection, &event)).await
     }
 
     /// Newest first; `before` is the `next` of the page before.
@@ -305,6 +297,16 @@ pub(super) fn append(connection: &mut AnyConnection, tenant: TenantId, event: &E
     );
     diesel::update(own_head).set(new_head).execute(connection)?;
     Ok(chain)
+}
+
+/// Adds to every tenant's log, inside a writing transaction that reaches all of them.
+pub(super) fn append_to_all(connection: &mut AnyConnection, event: &Event) -> Result<(), StoreError> {
+    // In one order, so that two of these do not wait for each other.
+    let tenants = audit_heads::table.select(audit_heads::tenant_id).order(audit_heads::tenant_id);
+    for tenant in tenants.load::<String>(connection)? {
+        append(connection, parse("audit_heads.tenant_id", &tenant)?, event)?;
+    }
+    Ok(())
 }
 
 /// Begins a tenant's log.

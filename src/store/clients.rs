@@ -83,7 +83,7 @@ impl Clients<'_> {
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id).or_parent_not_found())
     }
 
-    /// The one query without a tenant: a credential is what tells which tenant is calling.
+    /// A query without a tenant: a credential is what tells which tenant is calling.
     pub async fn find(&self, id: ClientId) -> Result<Client, StoreError> {
         let row: Row = self
             .pool

@@ -152,6 +152,17 @@ impl AnyConnection {
         Ok(tables.tables > 0)
     }
 
+    /// The versions of the migrations that ran here, in no order. Only where any did.
+    pub(super) fn migrated_versions(&mut self) -> QueryResult<Vec<String>> {
+        #[derive(QueryableByName)]
+        struct Applied {
+            #[diesel(sql_type = Text)]
+            version: String,
+        }
+        let applied = sql_query("SELECT version FROM __diesel_schema_migrations").load(self)?;
+        Ok(applied.into_iter().map(|row: Applied| row.version).collect())
+    }
+
     /// The name of this connection's role, where row-level security does not bind it (a superuser, or BYPASSRLS).
     pub(super) fn role_beyond_row_security(&mut self) -> QueryResult<Option<String>> {
         #[derive(QueryableByName)]
@@ -290,6 +301,12 @@ impl managed::Manager for Opener {
         if connection.is_mutex_poisoned() {
             return Err(RecycleError::message("a query panicked on this connection"));
         }
+        if let Address::Sqlite(_) = self.0 {
+            // Nothing is asked of anybody, so no thread is needed for it. A request that was cancelled may be at work still.
+            let connection = connection.try_lock();
+            let mut connection = connection.map_err(|_| RecycleError::message("this connection is still at work"))?;
+            return test(&mut connection).map_err(RecycleError::Backend);
+        }
         match connection.interact(test).await {
             Ok(result) => result.map_err(RecycleError::Backend),
             Err(_) => Err(RecycleError::message("the test of an idle connection panicked")),
@@ -324,6 +341,10 @@ impl Pool {
             .build()
             .map_err(|_| StoreError::BadUrl("the connection pool could not be built"))?;
         Ok(Self(pool))
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.0.status().waiting
     }
 
     /// Runs `work` on a connection, off the async threads.

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use diesel::{dsl::exists, prelude::*};
+use diesel::{
+    dsl::{exists, not},
+    prelude::*,
+};
 use time::OffsetDateTime;
 
 use super::{
@@ -13,17 +16,21 @@ use super::{
     erasures::{self, NewErasureRequest},
     error::{Conflict, StoreError},
     notices::{generation_of, newest_generation},
+    page::{Page, rows_to_load},
     schema::main::{consents, notices},
     subjects::{self, lock},
 };
 use crate::{
     domain::{
-        consent::{Consent, Purpose, Reference, ShownNotice, Statement},
+        consent::{Consent, Method, Purpose, Reference, ShownNotice, Statement},
         id::{ConsentId, SubjectId, TenantId},
         notice::Generation,
     },
     vault::{DataKey, Place, VaultError},
 };
+
+/// How many consents of a person to one purpose may stand at a time. Whoever has so many lacks none: each of them permits it.
+pub const STANDING_CONSENTS_MAX: i64 = 100;
 
 pub struct Consents<'a> {
     pub(super) pool: &'a Pool,
@@ -61,10 +68,12 @@ struct Row {
 
 impl Consents<'_> {
     /// `NotFound` when the tenant has no such subject or no such notice; `NoticeSuperseded` when the notice is of an earlier
-    /// generation than the newest of its purpose: nobody can agree to it any more.
+    /// generation than the newest of its purpose: nobody can agree to it any more; `TooManyConsents` where enough of them
+    /// stand.
     pub async fn insert(&self, tenant: TenantId, consent: &Consent, key: &DataKey, act: Act) -> Result<(), StoreError> {
         let row = Row::sealed(tenant, consent, key)?;
         let (subject, purpose, notice) = (consent.subject, consent.purpose.clone(), consent.notice.clone());
+        let granted_at = consent.granted.at;
         let inserted = self.pool.write(tenant, move |connection| {
             lock(connection, tenant, subject)?;
             let generation = match notice.id {
@@ -74,6 +83,9 @@ impl Consents<'_> {
             if generation < newest_generation(connection, tenant, &purpose)? {
                 return Err(StoreError::Conflict(Conflict::NoticeSuperseded));
             }
+            if standing(connection, tenant, subject, Some(&purpose), granted_at)? >= STANDING_CONSENTS_MAX {
+                return Err(StoreError::Conflict(Conflict::TooManyConsents));
+            }
             let row = Row { notice_generation: generation.0, ..row };
             diesel::insert_into(consents::table).values(&row).execute(connection)?;
             act.complete(connection, tenant)
@@ -81,11 +93,25 @@ impl Consents<'_> {
         inserted.await.map_err(|error| error.or_conflict(Conflict::Id))
     }
 
-    /// Every consent of a subject, newest first.
-    pub async fn list(&self, tenant: TenantId, subject: SubjectId, key: &DataKey) -> Result<Vec<Consent>, StoreError> {
-        let query = of_subject(tenant, subject).order(consents::id.desc()).select((Row::as_select(), outdated()));
+    /// Newest first; `before` is the `next` of the page before.
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        before: Option<ConsentId>,
+        limit: u32,
+        key: &DataKey,
+    ) -> Result<Page<Consent, ConsentId>, StoreError> {
+        // '~' sorts after every id.
+        let before = before.map_or_else(|| "~".to_owned(), |id| id.to_string());
+        let query = of_subject(tenant, subject)
+            .filter(consents::id.lt(before))
+            .order(consents::id.desc())
+            .limit(rows_to_load(limit))
+            .select((Row::as_select(), outdated()));
         let rows: Vec<(Row, bool)> = self.pool.run(tenant, move |connection| Ok(query.load(connection)?)).await?;
-        rows.into_iter().map(|(row, superseded)| row.open(superseded, key)).collect()
+        let items = rows.into_iter().map(|(row, superseded)| row.open(superseded, key)).collect::<Result<_, _>>()?;
+        Ok(Page::from_rows(items, limit, |consent: &Consent| consent.id))
     }
 
     pub async fn find(
@@ -115,32 +141,27 @@ impl Consents<'_> {
             .write(tenant, move |connection| {
                 lock(connection, tenant, subject)?;
                 let (named, _) = find(connection, tenant, subject, id)?;
-                let standing = of_subject(tenant, subject)
+                let not_withdrawn: Vec<String> = of_subject(tenant, subject)
                     .filter(consents::purpose.eq(named.purpose))
                     .filter(consents::withdrawn_at.is_null())
-                    .select((Row::as_select(), outdated()));
-                let mut changed = false;
-                for (row, superseded) in standing.load::<(Row, bool)>(connection)? {
-                    let mut consent = row.open(superseded, &key)?;
-                    if consent.withdraw(&statement) {
-                        save_withdrawal(connection, tenant, &consent, &key)?;
-                        changed = true;
-                    }
+                    .select(consents::id)
+                    .load(connection)?;
+                for consent in &not_withdrawn {
+                    save_withdrawal(connection, tenant, consent, &statement, &key)?;
                 }
                 let (row, superseded) = find(connection, tenant, subject, id)?;
                 let consent = row.open(superseded, &key)?;
                 let act = act(&consent)?;
-                if !changed {
+                if not_withdrawn.is_empty() {
                     act.complete_unchanged(connection)?;
                     return Ok(consent);
                 }
                 act.complete(connection, tenant)?;
+                // What is to be kept for the person's sake does not go by itself. `lift_restriction` asks again.
                 if let Some(erasure) = erasure
-                    && !agrees_to_anything(connection, tenant, subject, erasure.event.at)?
-                    // What is to be kept for the person's sake does not go by itself.
                     && subjects::restriction_of(connection, tenant, subject)?.is_none()
                 {
-                    erasures::open_unless_open(connection, &erasure)?;
+                    erase_unless_agreed(connection, tenant, subject, &erasure)?;
                 }
                 Ok(consent)
             })
@@ -161,15 +182,47 @@ impl Consents<'_> {
     }
 }
 
-/// Whether any consent of the person, for whatever purpose, still stands.
-fn agrees_to_anything(
+/// Opens the request of a person of whom no consent, for whatever purpose, permits anything any more.
+fn erase_unless_agreed(
     connection: &mut AnyConnection,
     tenant: TenantId,
     subject: SubjectId,
+    erasure: &NewErasureRequest,
+) -> Result<(), StoreError> {
+    match standing(connection, tenant, subject, None, erasure.event.at)? {
+        0 => erasures::open_unless_open(connection, erasure),
+        _ => Ok(()),
+    }
+}
+
+/// How many consents permit something at that moment: one purpose, or any.
+fn standing(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    purpose: Option<&Purpose>,
     now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    let standing = of_subject(tenant, subject).filter(permitting(now));
-    Ok(standing.count().get_result::<i64>(connection)? > 0)
+) -> Result<i64, StoreError> {
+    let mut query = of_subject(tenant, subject).filter(permitting(now)).filter(not(outdated())).into_boxed();
+    if let Some(purpose) = purpose {
+        query = query.filter(consents::purpose.eq(purpose.to_string()));
+    }
+    Ok(query.count().get_result(connection)?)
+}
+
+/// What a withdrawal since that moment would have opened, had the person's data not been restricted.
+pub(super) fn erase_if_withdrawn_since(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    since: OffsetDateTime,
+    erasure: &NewErasureRequest,
+) -> Result<(), StoreError> {
+    let withdrawn = of_subject(tenant, subject).filter(consents::withdrawn_at.ge(micros(since)));
+    match withdrawn.count().get_result::<i64>(connection)? {
+        0 => Ok(()),
+        _ => erase_unless_agreed(connection, tenant, subject, erasure),
+    }
 }
 
 /// Makes sure, inside a writing transaction, that a consent is active and stays so until commit: `withdraw`, `restrict` and
@@ -243,18 +296,22 @@ pub(super) fn outdated() -> _ {
 fn save_withdrawal(
     connection: &mut AnyConnection,
     tenant: TenantId,
-    consent: &Consent,
+    id: &str,
+    said: &Statement,
     key: &DataKey,
 ) -> Result<(), StoreError> {
-    let row = Row::sealed(tenant, consent, key)?;
     let changes = (
-        consents::withdrawn_at.eq(row.withdrawn_at),
-        consents::withdrawn_by.eq(row.withdrawn_by),
-        consents::withdrawal_method.eq(row.withdrawal_method),
-        consents::withdrawal_evidence.eq(row.withdrawal_evidence),
+        consents::withdrawn_at.eq(micros(said.at)),
+        consents::withdrawn_by.eq(&said.by),
+        consents::withdrawal_method.eq(said.method.map(Method::as_str)),
+        consents::withdrawal_evidence.eq(sealed(id, "withdrawal_evidence", said.evidence.as_ref(), key)?),
     );
-    let own = of_subject(tenant, consent.subject).filter(consents::id.eq(row.id));
+    let own = consents::table.filter(consents::tenant_id.eq(tenant.to_string())).filter(consents::id.eq(id));
     Ok(diesel::update(own).set(changes).execute(connection).map(drop)?)
+}
+
+fn sealed(id: &str, column: &str, reference: Option<&Reference>, key: &DataKey) -> Result<Option<Vec<u8>>, VaultError> {
+    reference.map(|reference| key.seal(&place(id, column), reference.expose_text().as_bytes())).transpose()
 }
 
 fn place<'a>(id: &'a str, column: &'a str) -> Place<'a> {
@@ -264,9 +321,7 @@ fn place<'a>(id: &'a str, column: &'a str) -> Place<'a> {
 impl Row {
     fn sealed(tenant: TenantId, consent: &Consent, key: &DataKey) -> Result<Self, StoreError> {
         let id = consent.id.to_string();
-        let seal = |column, reference: Option<&Reference>| {
-            reference.map(|reference| key.seal(&place(&id, column), reference.expose_text().as_bytes())).transpose()
-        };
+        let seal = |column, reference: Option<&Reference>| sealed(&id, column, reference, key);
         let (granted, withdrawn) = (&consent.granted, consent.withdrawn.as_ref());
         Ok(Self {
             tenant_id: tenant.to_string(),

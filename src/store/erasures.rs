@@ -34,7 +34,7 @@ pub struct ErasureRequest {
     pub subject_digest: SubjectDigest,
     pub regulation: Regulation,
     pub state: ErasureState,
-    /// Of a rejection or a hold.
+    /// Of a rejection or a hold; gone when the person is erased.
     pub reason: Option<String>,
     pub received_at: OffsetDateTime,
     pub due_at: OffsetDateTime,
@@ -175,6 +175,20 @@ impl Erasures<'_> {
         rows.into_iter().map(read).collect()
     }
 
+    /// Requests for which something was destroyed or may be, of every tenant, in the order of ids; up to `limit` after one.
+    pub async fn begun(&self, after: Option<ErasureId>, limit: u32) -> Result<Vec<ErasureRequest>, StoreError> {
+        // Every id sorts after the empty text.
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let states = [ErasureState::InProgress, ErasureState::Completed].map(ErasureState::as_str);
+        let query = requests::table
+            .filter(requests::id.gt(after))
+            .filter(requests::state.eq_any(states))
+            .order(requests::id)
+            .limit(i64::from(limit));
+        let rows: Vec<Row> = self.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        rows.into_iter().map(ErasureRequest::try_from).collect()
+    }
+
     /// The open request of a person.
     pub async fn open_of(&self, tenant: TenantId, subject: SubjectId) -> Result<Option<ErasureRequest>, StoreError> {
         let query = requests::table
@@ -285,7 +299,8 @@ impl Erasures<'_> {
             .await
     }
 
-    /// Removes every row of the person, and notes it. Safe to repeat: the first time counts.
+    /// Removes every row of the person, and what people wrote on earlier requests, and notes it. Safe to repeat: the first
+    /// time counts.
     pub async fn remove_rows(
         &self,
         tenant: TenantId,
@@ -299,11 +314,9 @@ impl Erasures<'_> {
                     // The person first, as everywhere, so that nobody waits for the other.
                     let rows = subjects::delete_rows(connection, tenant, subject)?;
                     let mut request = lock(connection, tenant, id)?;
+                    let reasons = clear_reasons(connection, tenant, request.subject_digest)?;
                     if request.removed.is_none() {
-                        let at = event.at;
-                        let chain = audit::append(connection, tenant, &event)?;
-                        request.removed = Some(Removed { rows, audit: chain.checkpoint(at) });
-                        save(connection, &request)?;
+                        note_removed(connection, &mut request, DeletedRows { reasons, ..rows }, &event)?;
                     }
                     Ok(request)
                 })?;
@@ -339,10 +352,22 @@ impl Erasures<'_> {
     }
 
     /// Puts a request back that a restored database has forgotten, or sets its state back to where the ledger has it.
-    pub async fn restore(&self, request: &ErasureRequest, event: Event) -> Result<(), StoreError> {
+    ///
+    /// The person's rows go at once, and the rest is in the job queue: whoever is stopped here leaves nobody who could be
+    /// matched, and a worker finishes it.
+    pub async fn restore(
+        &self,
+        request: &ErasureRequest,
+        job: NewJob,
+        replayed: Event,
+        erased: Event,
+    ) -> Result<ErasureRequest, StoreError> {
         let (tenant, id, row) = (request.tenant, request.id, Row::of(request)?);
+        let (subject, mut request) = (request.subject.ok_or(StoreError::NotFound)?, request.clone());
         self.pool
             .write(tenant, move |connection| {
+                // The person first, as everywhere.
+                let rows = subjects::delete_rows(connection, tenant, subject)?;
                 let own = requests::table.filter(requests::tenant_id.eq(tenant.to_string()));
                 let same = own.clone().filter(requests::id.eq(id.to_string()));
                 diesel::delete(same).execute(connection)?;
@@ -352,7 +377,13 @@ impl Erasures<'_> {
                 opendsr::follow(connection, tenant, &others, id)?;
                 diesel::delete(other).execute(connection)?;
                 diesel::insert_into(requests::table).values(&row).execute(connection)?;
-                audit::append(connection, tenant, &event).map(drop)
+                jobs::enqueue(connection, &job)?;
+                audit::append(connection, tenant, &replayed)?;
+                if request.removed.is_none() {
+                    let reasons = clear_reasons(connection, tenant, request.subject_digest)?;
+                    note_removed(connection, &mut request, DeletedRows { reasons, ..rows }, &erased)?;
+                }
+                Ok(request)
             })
             .await
     }
@@ -372,6 +403,26 @@ impl ErasureRequest {
         self.state = state;
         self.reason = reason;
     }
+}
+
+fn note_removed(
+    connection: &mut AnyConnection,
+    request: &mut ErasureRequest,
+    rows: DeletedRows,
+    erased: &Event,
+) -> Result<(), StoreError> {
+    let chain = audit::append(connection, request.tenant, erased)?;
+    request.removed = Some(Removed { rows, audit: chain.checkpoint(erased.at) });
+    save(connection, request)
+}
+
+/// Of all requests about a person, whose words may say who it was.
+fn clear_reasons(connection: &mut AnyConnection, tenant: TenantId, person: SubjectDigest) -> Result<usize, StoreError> {
+    let told = requests::table
+        .filter(requests::tenant_id.eq(tenant.to_string()))
+        .filter(requests::subject_digest.eq(person.0.to_vec()))
+        .filter(requests::reason.is_not_null());
+    Ok(diesel::update(told).set(requests::reason.eq(None::<String>)).execute(connection)?)
 }
 
 fn queue(connection: &mut AnyConnection, job: Option<NewJob>) -> Result<(), StoreError> {

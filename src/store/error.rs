@@ -22,7 +22,7 @@ pub enum StoreError {
     Restricted,
     #[error("conflict: {0}")]
     Conflict(Conflict),
-    /// The database was migrated by a newer program.
+    /// The database was migrated by a newer program, in a way that this one cannot live with.
     #[error(
         "the {database} database has schema version {found}, which this program does not know (its newest is {newest})"
     )]
@@ -49,6 +49,9 @@ pub enum StoreError {
     BadUrl(&'static str),
     #[error("a migration failed")]
     Migration(#[source] Source),
+    /// An entry of the ledger of erasures was changed, removed, inserted or moved, here or just before.
+    #[error("the ledger of erasures is not what was written, at entry {sequence}")]
+    LedgerBroken { sequence: i64 },
     /// A stored value that this program could not have written.
     #[error("column {column} holds a value that cannot be read")]
     Corrupt { column: &'static str },
@@ -65,6 +68,8 @@ pub enum Conflict {
     Id,
     /// The subject has as many templates of this kind as it may have.
     TooManyTemplates,
+    /// As many consents of the subject to this purpose stand as may.
+    TooManyConsents,
     /// The API key has a successor already.
     ApiKeyRolled,
     /// The tenant has this version of a notice in this language already.
@@ -101,6 +106,7 @@ impl Conflict {
             Self::ExternalRef => "external_ref_taken",
             Self::Id => "id_taken",
             Self::TooManyTemplates => "too_many_templates",
+            Self::TooManyConsents => "too_many_consents",
             Self::ApiKeyRolled => "api_key_rolled",
             Self::NoticeVersion => "notice_version_taken",
             Self::NoticeMateriality => "notice_materiality",
@@ -142,6 +148,7 @@ impl StoreError {
             Self::KeyInUse { .. } => "key_encryption_key_in_use",
             Self::BadUrl(_) => "database_url_invalid",
             Self::Migration(_) => "migration_failed",
+            Self::LedgerBroken { .. } => "ledger_broken",
             Self::Corrupt { .. } => "stored_value_corrupt",
             Self::Database(_) => "database_error",
         }

@@ -195,16 +195,24 @@ impl Jobs<'_> {
         rows.into_iter().map(JobRow::try_from).collect()
     }
 
-    /// Brings a dead job back, to be tried now as if it were new.
-    pub async fn retry(&self, job: JobId, now: OffsetDateTime) -> Result<(), StoreError> {
+    /// Brings a dead job back, to be tried at the event's moment as if it were new. The audit log of its tenant says so; of a
+    /// job for every tenant, each one's.
+    pub async fn retry(&self, job: JobId, event: Event) -> Result<(), StoreError> {
         let dead = jobs::table.find(job.to_string()).filter(jobs::dead_at.is_not_null());
-        let changes = (jobs::dead_at.eq(None::<i64>), jobs::due_at.eq(micros(now)), jobs::attempts.eq(0));
-        let revived = diesel::update(dead).set(changes);
-        let revived = self.pool.write(Reach::Every, move |connection| Ok(revived.execute(connection)?)).await;
-        match revived.map_err(|error| error.or_conflict(Conflict::JobQueued))? {
-            0 => Err(StoreError::NotFound),
-            _ => Ok(()),
-        }
+        let changes = (jobs::dead_at.eq(None::<i64>), jobs::due_at.eq(micros(event.at)), jobs::attempts.eq(0));
+        let revive = move |connection: &mut AnyConnection| {
+            let of: Option<String> = dead.clone().select(jobs::tenant_id).first(connection)?;
+            let revived = diesel::update(dead).set(changes).execute(connection).map_err(StoreError::from);
+            // By somebody else, a moment ago.
+            if revived.map_err(|error| error.or_conflict(Conflict::JobQueued))? == 0 {
+                return Err(StoreError::NotFound);
+            }
+            match tenant(of.as_deref())? {
+                Some(tenant) => audit::append(connection, tenant, &event).map(drop),
+                None => audit::append_to_all(connection, &event),
+            }
+        };
+        self.pool.write(Reach::Every, revive).await
     }
 
     pub async fn backlog(&self, now: OffsetDateTime) -> Result<Backlog, StoreError> {

@@ -11,11 +11,13 @@ use std::{
 };
 
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::{
     Database,
-    columns::{micros, parse},
+    columns::{instant, micros, parse},
     conn::{AnyConnection, Reach},
     error::{Conflict, StoreError},
     ledger::{self, Mark},
@@ -47,6 +49,30 @@ struct Row {
     next_kek_id: Option<String>,
     next_wrapped: Option<Vec<u8>>,
     next_since: Option<i64>,
+    destroyed_keys: Option<String>,
+}
+
+/// A data key that was destroyed, named by what leads nobody to the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestroyedKey {
+    /// SHA-256 of the wrapped key, in hexadecimal digits: by it a backup of the key store can be asked whether it holds the key.
+    pub wrapped_sha256: String,
+    /// The key-encryption key that had wrapped it.
+    pub wrapped_by: String,
+}
+
+impl DestroyedKey {
+    fn of(key: WrappedKey) -> Self {
+        Self { wrapped_sha256: hex::encode(Sha256::digest(&key.bytes)), wrapped_by: key.kek }
+    }
+}
+
+/// Somebody who has, or had, a data key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHolder {
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    pub destroyed_at: Option<OffsetDateTime>,
 }
 
 impl KeyStore {
@@ -63,6 +89,11 @@ impl KeyStore {
 
     pub async fn advance_ledger_mark(&self, to: Mark) -> Result<(), StoreError> {
         ledger::mark_of_keystore::advance(&self.database.pool, to).await
+    }
+
+    /// Nothing is agreed on any more: `place` is not in the ledger that there is now.
+    pub async fn forget_ledger_mark(&self, place: Mark) -> Result<(), StoreError> {
+        ledger::mark_of_keystore::forget(&self.database.pool, place).await
     }
 
     pub fn database(&self) -> &Database {
@@ -108,6 +139,7 @@ impl KeyStore {
             next_kek_id: None,
             next_wrapped: None,
             next_since: None,
+            destroyed_keys: None,
         };
         let insert = move |connection: &mut AnyConnection| {
             hold(connection, &wrapped.kek)?;
@@ -156,6 +188,27 @@ impl KeyStore {
         rows.iter().map(|id| parse("data_keys.subject_id", id)).collect()
     }
 
+    /// Whose keys there are and were, of every tenant, in the order of ids; up to `limit` after one.
+    pub async fn holders(&self, after: Option<SubjectId>, limit: u32) -> Result<Vec<KeyHolder>, StoreError> {
+        // Every id sorts after the empty text.
+        let after = after.map(|subject| subject.to_string()).unwrap_or_default();
+        let query = data_keys::table
+            .filter(data_keys::subject_id.gt(after))
+            .order(data_keys::subject_id)
+            .limit(i64::from(limit))
+            .select((data_keys::tenant_id, data_keys::subject_id, data_keys::destroyed_at));
+        let rows: Vec<(String, String, Option<i64>)> =
+            self.database.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |(tenant, subject, destroyed_at): (String, String, Option<i64>)| {
+            Ok(KeyHolder {
+                tenant: parse("data_keys.tenant_id", &tenant)?,
+                subject: parse("data_keys.subject_id", &subject)?,
+                destroyed_at: destroyed_at.map(|at| instant("data_keys.destroyed_at", at)).transpose()?,
+            })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     /// Whether a subject's key was destroyed.
     pub async fn is_destroyed(&self, tenant: TenantId, subject: SubjectId) -> Result<bool, StoreError> {
         let query = own(tenant, subject).filter(data_keys::destroyed_at.is_not_null()).count();
@@ -165,18 +218,28 @@ impl KeyStore {
 
     /// Destroys a subject's data key: from here on nothing sealed under it opens, in backups of the main database neither.
     /// Safe to repeat, and good for a subject that never had a key: it will not get one.
-    pub async fn destroy(&self, tenant: TenantId, subject: SubjectId, now: OffsetDateTime) -> Result<(), StoreError> {
+    ///
+    /// Which keys it were, also when repeated: two while the subject's key was exchanged, none where it never had one. `None`
+    /// where a program of before destroyed it, which noted nothing.
+    pub async fn destroy(
+        &self,
+        tenant: TenantId,
+        subject: SubjectId,
+        now: OffsetDateTime,
+    ) -> Result<Option<Vec<DestroyedKey>>, StoreError> {
+        let destroy = move |connection: &mut AnyConnection| {
+            connection.write(|connection| destroy_row(connection, tenant, subject, now))
+        };
         self.database
             .pool
             .run(tenant, move |connection| {
-                if !empty_row(connection, tenant, subject, now)? {
-                    match insert_tombstone(connection, tenant, subject, now) {
-                        // The row came into being between the two statements, or is a tombstone already.
-                        Err(StoreError::Conflict(_)) => empty_row(connection, tenant, subject, now).map(drop)?,
-                        other => other?,
-                    }
-                }
-                Ok(connection.scrub()?)
+                let destroyed = match destroy(connection) {
+                    // The row came into being while there was none yet to hold.
+                    Err(StoreError::Conflict(Conflict::DataKey)) => destroy(connection)?,
+                    other => other?,
+                };
+                connection.scrub()?;
+                Ok(destroyed)
             })
             .await
     }
@@ -215,13 +278,40 @@ pub(super) fn own(tenant: TenantId, subject: SubjectId) -> _ {
     data_keys::table.filter(data_keys::tenant_id.eq(tenant)).filter(data_keys::subject_id.eq(subject))
 }
 
-/// Whether there was a key to destroy.
-fn empty_row(
+const DESTROYED_KEYS: &str = "data_keys.destroyed_keys";
+
+/// Inside a writing transaction.
+fn destroy_row(
     connection: &mut AnyConnection,
     tenant: TenantId,
     subject: SubjectId,
     now: OffsetDateTime,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Vec<DestroyedKey>>, StoreError> {
+    // The update changes nothing; it takes the row's lock.
+    let locked = own(tenant, subject);
+    if diesel::update(locked).set(data_keys::created_at.eq(data_keys::created_at)).execute(connection)? == 0 {
+        insert_tombstone(connection, tenant, subject, now)?;
+        return Ok(Some(Vec::new()));
+    }
+    let row: Row = own(tenant, subject).first(connection)?;
+    let corrupt = |_| StoreError::Corrupt { column: DESTROYED_KEYS };
+    if row.destroyed_at.is_some() {
+        return row.destroyed_keys.as_deref().map(serde_json::from_str).transpose().map_err(corrupt);
+    }
+    let both = [wrapped(row.kek_id, row.wrapped), wrapped(row.next_kek_id, row.next_wrapped)];
+    let destroyed: Vec<_> = both.into_iter().flatten().map(DestroyedKey::of).collect();
+    let noted = serde_json::to_string(&destroyed).map_err(corrupt)?;
+    empty_row(connection, tenant, subject, &noted, now)?;
+    Ok(Some(destroyed))
+}
+
+fn empty_row(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    subject: SubjectId,
+    noted: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let changes = (
         data_keys::kek_id.eq(None::<String>),
         data_keys::wrapped.eq(None::<Vec<u8>>),
@@ -229,9 +319,9 @@ fn empty_row(
         data_keys::next_kek_id.eq(None::<String>),
         data_keys::next_wrapped.eq(None::<Vec<u8>>),
         data_keys::next_since.eq(None::<i64>),
+        data_keys::destroyed_keys.eq(Some(noted)),
     );
-    let living = own(tenant, subject).filter(data_keys::destroyed_at.is_null());
-    Ok(diesel::update(living).set(changes).execute(connection)? > 0)
+    Ok(diesel::update(own(tenant, subject)).set(changes).execute(connection).map(drop)?)
 }
 
 fn insert_tombstone(
@@ -250,6 +340,7 @@ fn insert_tombstone(
         next_kek_id: None,
         next_wrapped: None,
         next_since: None,
+        destroyed_keys: Some("[]".to_owned()),
     };
     let inserted = diesel::insert_into(data_keys::table).values(&row).execute(connection);
     inserted.map(drop).map_err(|error| StoreError::from(error).or_conflict(Conflict::DataKey))

@@ -1,5 +1,6 @@
 //! The ledger of erasures: a database of its own, backed up apart from the others, so that whatever is restored, it is known
-//! who must stay erased. Append-only and chained by hashes, as the keyholder's audit lines are.
+//! who must stay erased. Append-only and chained by hashes, as the keyholder's audit lines are; whoever reads it follows the
+//! chain ([`Walk`]), so that nobody acts on an entry that was not written here.
 //!
 //! An erasure writes two entries: `begun` before anything is destroyed, and `certified` with the certificate at its end.
 //! The main database and the key store each remember up to which entry they agree with it ([`Mark`]); one that was restored
@@ -15,7 +16,7 @@ use super::{
     conn::{AnyConnection, Reach},
     error::{Conflict, StoreError},
     migrations,
-    schema::ledger::{ledger_entries, ledger_head},
+    schema::ledger::{ledger_entries, ledger_head, ledger_losses},
 };
 use crate::domain::id::{ErasureId, SubjectId, TenantId};
 
@@ -83,7 +84,32 @@ struct Row {
     hash: Vec<u8>,
 }
 
+/// What an operator accepted as lost: entries that no database knows enough of to write them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerLoss {
+    pub at: OffsetDateTime,
+    /// The last entry that this ledger had, and the last one that a database remembered.
+    pub ended_at: i64,
+    pub remembered: i64,
+    /// How many of those between could not be written again.
+    pub entries: i64,
+    /// Completed requests whose person is not known any more.
+    pub requests: i64,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = ledger_losses)]
+struct LossRow {
+    at: i64,
+    ended_at: i64,
+    remembered: i64,
+    entries: i64,
+    requests: i64,
+}
+
 const HEAD_ROW: i64 = 1;
+/// Entries that are read in one go.
+const PAGE_ENTRIES: i64 = 500;
 
 impl ErasureLedger {
     /// `url` is `postgres://...` or `sqlite:PATH`, and no other database's.
@@ -113,15 +139,14 @@ impl ErasureLedger {
         row.try_into()
     }
 
-    /// Up to `limit` entries after one, oldest first.
-    pub async fn after(&self, sequence: i64, limit: u32) -> Result<Vec<LedgerEntry>, StoreError> {
-        let query = ledger_entries::table
-            .filter(ledger_entries::sequence.gt(sequence))
-            .order(ledger_entries::sequence)
-            .limit(i64::from(limit));
-        let rows: Vec<Row> =
-            self.database.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
-        rows.into_iter().map(LedgerEntry::try_from).collect()
+    /// The way from a place to the end.
+    pub fn walk(&self, from: Mark) -> Walk<'_> {
+        Walk { ledger: self, at: from }
+    }
+
+    /// Its end, as the last writer left it.
+    pub async fn head(&self) -> Result<Mark, StoreError> {
+        self.database.pool.run(Reach::Every, head).await
     }
 
     /// Whether the ledger has this very place in it: a database that remembers another one is not of this ledger, or the
@@ -135,13 +160,71 @@ impl ErasureLedger {
             self.database.pool.run(Reach::Every, move |connection| Ok(query.get_result(connection)?)).await?;
         Ok(found > 0)
     }
+
+    pub async fn accept_loss(&self, loss: LedgerLoss) -> Result<(), StoreError> {
+        let LedgerLoss { at, ended_at, remembered, entries, requests } = loss;
+        let row = LossRow { at: micros(at), ended_at, remembered, entries, requests };
+        let insert = move |connection: &mut AnyConnection| {
+            Ok(diesel::insert_into(ledger_losses::table).values(&row).execute(connection).map(drop)?)
+        };
+        self.database.pool.write(Reach::Every, insert).await
+    }
+
+    /// Oldest first.
+    pub async fn losses(&self) -> Result<Vec<LedgerLoss>, StoreError> {
+        let query = ledger_losses::table.order(ledger_losses::at);
+        let rows: Vec<LossRow> =
+            self.database.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        let read = |LossRow { at, ended_at, remembered, entries, requests }| {
+            let at = instant("ledger_losses.at", at)?;
+            Ok(LedgerLoss { at, ended_at, remembered, entries, requests })
+        };
+        rows.into_iter().map(read).collect()
+    }
+}
+
+/// Follows the chain, page by page. `LedgerBroken` names the first entry that was changed, removed, inserted or moved.
+pub struct Walk<'a> {
+    ledger: &'a ErasureLedger,
+    /// The last entry that fitted.
+    at: Mark,
+}
+
+impl Walk<'_> {
+    /// The entries that come next, oldest first; none at the end.
+    pub async fn next(&mut self) -> Result<Vec<LedgerEntry>, StoreError> {
+        let after = self.at.sequence;
+        let read = move |connection: &mut AnyConnection| {
+            // The end first: what is appended in between comes with the next page.
+            let end = head(connection)?;
+            let rows = ledger_entries::table.filter(ledger_entries::sequence.gt(after));
+            let rows: Vec<Row> = rows.order(ledger_entries::sequence).limit(PAGE_ENTRIES).load(connection)?;
+            Ok((end, rows))
+        };
+        let (end, rows) = self.ledger.database.pool.run(Reach::Every, read).await?;
+        if rows.is_empty() && end != self.at {
+            // What was cut off at the end breaks no hash.
+            return Err(StoreError::LedgerBroken { sequence: after + 1 });
+        }
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            self.at = row.place_after(&self.at)?;
+            entries.push(row.try_into()?);
+        }
+        Ok(entries)
+    }
+}
+
+fn head(connection: &mut AnyConnection) -> Result<Mark, StoreError> {
+    let head = ledger_head::table.find(HEAD_ROW).select((ledger_head::sequence, ledger_head::hash));
+    Ok(head.first(connection)?)
 }
 
 fn append(connection: &mut AnyConnection, new: &NewLedgerEntry) -> Result<LedgerEntry, StoreError> {
     // The update changes nothing; it takes the row's lock.
-    let head = ledger_head::table.find(HEAD_ROW);
-    diesel::update(head).set(ledger_head::id.eq(HEAD_ROW)).execute(connection)?;
-    let before: Mark = head.select((ledger_head::sequence, ledger_head::hash)).first(connection)?;
+    let own = ledger_head::table.find(HEAD_ROW);
+    diesel::update(own).set(ledger_head::id.eq(HEAD_ROW)).execute(connection)?;
+    let before = head(connection)?;
     let certificate = match &new.kind {
         LedgerKind::Begun => String::new(),
         LedgerKind::Certified(certificate) => certificate.clone(),
@@ -159,7 +242,7 @@ fn append(connection: &mut AnyConnection, new: &NewLedgerEntry) -> Result<Ledger
     row.hash = row.chained_hash(&before.hash);
     diesel::insert_into(ledger_entries::table).values(&row).execute(connection)?;
     let new_head = (ledger_head::sequence.eq(row.sequence), ledger_head::hash.eq(&row.hash));
-    diesel::update(head).set(new_head).execute(connection)?;
+    diesel::update(own).set(new_head).execute(connection)?;
     row.try_into()
 }
 
@@ -169,6 +252,13 @@ impl Row {
         let parts =
             [&sequence, &at, &self.kind, &self.request_id, &self.tenant_id, &self.subject_id, &self.certificate];
         chained_hash(previous, parts.map(String::as_bytes))
+    }
+
+    /// Where this entry is, if it is the one that was written after `before`.
+    fn place_after(&self, before: &Mark) -> Result<Mark, StoreError> {
+        let place = Mark { sequence: before.sequence + 1, hash: self.chained_hash(&before.hash) };
+        let is_here = self.sequence == place.sequence && self.hash == place.hash;
+        if is_here { Ok(place) } else { Err(StoreError::LedgerBroken { sequence: place.sequence }) }
     }
 }
 
@@ -206,6 +296,17 @@ macro_rules! marks {
             let earlier = ledger_mark::table.filter(ledger_mark::sequence.lt(to.sequence));
             let update =
                 diesel::update(earlier).set((ledger_mark::sequence.eq(to.sequence), ledger_mark::hash.eq(to.hash)));
+            pool.run(Reach::Every, move |connection| Ok(update.execute(connection).map(drop)?)).await
+        }
+
+        /// Back to the beginning, from a place that the ledger does not have any more.
+        pub async fn forget(pool: &Pool, place: Mark) -> Result<(), StoreError> {
+            let same = ledger_mark::table
+                .filter(ledger_mark::sequence.eq(place.sequence))
+                .filter(ledger_mark::hash.eq(place.hash));
+            let start = Mark::start();
+            let update =
+                diesel::update(same).set((ledger_mark::sequence.eq(start.sequence), ledger_mark::hash.eq(start.hash)));
             pool.run(Reach::Every, move |connection| Ok(update.execute(connection).map(drop)?)).await
         }
     };

@@ -2,13 +2,18 @@
 //!
 //! | database | type | holds |
 //! |---|---|---|
-//! | main | `Store` | tenants, clients, ended tokens, subjects, notices, consents, enrolments, verifications, jobs |
+//! | main | `Store` | everything else, from tenants to jobs (below) |
 //! | keystore | `KeyStore` | wrapped data keys and the key that hashes addresses; never inside a backup of the main database |
 //! | journal | `KeyholderJournal` | the keyholder's used verification ids, budgets and audit lines |
 //! | ledger | `ErasureLedger` | who must stay erased; never inside a backup of the others |
 //!
+//! The main database holds tenants, clients, API keys, ended tokens, officers and their sessions; subjects, notices,
+//! consents, enrolments, verifications; erasure and access requests, OpenDSR; the audit log, usage, answers kept for an
+//! `Idempotency-Key`, and jobs.
+//!
 //! What holds everywhere:
 //! - The tenant comes first, and every query filters by it. Another tenant's row is `NotFound`, as if it did not exist.
+//!   Without a tenant are only queries that find whose a credential is, and work on all tenants (`Reach::Every`).
 //! - Whatever says something about a person is sealed here, where table, row and column are known: callers hand over plain
 //!   values and that person's `DataKey`; a row never holds them unsealed.
 //! - `find` by id answers `NotFound`; a look-up by anything else answers an `Option`.
@@ -59,7 +64,7 @@ pub use self::{
     attempts::Attempts,
     audit::{Act, Audit, AuditFilter},
     clients::{Client, Clients, NewClient},
-    consents::{Consents, NewWithdrawal},
+    consents::{Consents, NewWithdrawal, STANDING_CONSENTS_MAX},
     erasures::{Deadline, ErasureFilter, ErasureRequest, Erasures, NewErasureRequest, Removed, Step},
     error::{Conflict, StoreError},
     exchange::{ExchangeState, Exchanged},
@@ -67,8 +72,8 @@ pub use self::{
     idempotency::{Claim, Claimed, Done, Idempotency, KeptAnswer, Receipt, RecordId},
     jobs::{Backlog, JobRow, Jobs, Lease, LeasedJob, NewJob},
     journal::KeyholderJournal,
-    keystore::KeyStore,
-    ledger::{ErasureLedger, LedgerEntry, LedgerKind, Mark, NewLedgerEntry},
+    keystore::{DestroyedKey, KeyHolder, KeyStore},
+    ledger::{ErasureLedger, LedgerEntry, LedgerKind, LedgerLoss, Mark, NewLedgerEntry},
     notices::Notices,
     officers::{Credentials, NameIndex, NewOfficer, NewSession, Officer, Officers, Session},
     opendsr::{Callback, KeptAddresses, OpenDsr, OpenDsrRequest, Receivers},
@@ -167,6 +172,11 @@ impl Store {
         ledger::mark_of_main::advance(self.pool(), to).await
     }
 
+    /// Nothing is agreed on any more: `place` is not in the ledger that there is now.
+    pub async fn forget_ledger_mark(&self, place: Mark) -> Result<(), StoreError> {
+        ledger::mark_of_main::forget(self.pool(), place).await
+    }
+
     pub fn idempotency(&self) -> Idempotency<'_> {
         Idempotency { pool: self.pool() }
     }
@@ -212,7 +222,7 @@ impl Store {
     }
 }
 
-/// Which of the three.
+/// Which of the four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseKind {
     Main,
@@ -260,6 +270,12 @@ impl Database {
         self.migrations.status(&self.pool).await
     }
 
+    /// What [`migrate`](Self::migrate) would apply, oldest first, and whether the running program can go on beside it: one that
+    /// knows the versions `running`, or else what the database has.
+    pub async fn pending(&self, running: Option<Vec<String>>) -> Result<Vec<(String, bool)>, StoreError> {
+        self.migrations.pending(&self.pool, running).await
+    }
+
     /// Applies the migrations that are missing; the versions it applied, oldest first.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         self.migrations.up(&self.pool).await
@@ -278,9 +294,18 @@ impl Database {
         }
     }
 
-    /// Refuses to go on with a schema that is older or newer than this program's.
+    /// Refuses to go on with a schema that is older than this program's, or so much newer that it cannot live with it.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         self.migrations.check(&self.pool).await
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.migrations.database
+    }
+
+    /// Pieces of work that wait for a connection at this moment.
+    pub fn waiting(&self) -> usize {
+        self.pool.waiting()
     }
 
     /// Answers as long as the database does.

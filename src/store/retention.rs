@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     audit::{Action, Actor, Event},
-    domain::{consent::Purpose, erasure::ErasureState, id::TenantId, retention::RecordKind},
+    domain::{
+        consent::Purpose,
+        erasure::ErasureState,
+        id::TenantId,
+        retention::{Line, RecordKind, Serves},
+    },
 };
 
 pub struct Retention<'a> {
@@ -24,20 +29,15 @@ pub struct Retention<'a> {
 }
 
 impl Retention<'_> {
-    /// How many rows of a kind have been kept since `cutoff` or longer: of a tenant, or of a kind that belongs to none.
-    pub async fn count(
-        &self,
-        tenant: Option<TenantId>,
-        kind: RecordKind,
-        cutoff: OffsetDateTime,
-    ) -> Result<u64, StoreError> {
+    /// How many rows of a line have been kept long enough at `now`: of a tenant, or of a kind that belongs to none.
+    pub async fn count(&self, tenant: Option<TenantId>, line: &Line, now: OffsetDateTime) -> Result<u64, StoreError> {
         #[derive(QueryableByName)]
         struct Count {
             #[diesel(sql_type = BigInt)]
             rows: i64,
         }
-        let query = sql_query(format!("SELECT count(*) AS rows {}", old_rows(kind)))
-            .bind::<BigInt, _>(micros(cutoff))
+        let query = sql_query(format!("SELECT count(*) AS rows {}", old_rows(line)))
+            .bind::<BigInt, _>(micros(line.cutoff(now)))
             .bind::<Text, _>(own(tenant));
         let counted: Count = self.pool.run(reach(tenant), move |connection| Ok(query.get_result(connection)?)).await?;
         Ok(counted.rows.unsigned_abs())
@@ -48,15 +48,15 @@ impl Retention<'_> {
     pub async fn delete(
         &self,
         tenant: Option<TenantId>,
-        kind: RecordKind,
-        cutoff: OffsetDateTime,
+        line: &Line,
         at_most: u32,
         (actor, now): (Actor, OffsetDateTime),
     ) -> Result<u64, StoreError> {
-        let Rule { table, key, .. } = rule(kind);
+        let Rule { table, key, .. } = rule(line);
+        let (kind, old, cutoff) = (line.kind, old_rows(line), line.cutoff(now));
         let deleted = self.pool.write(reach(tenant), move |connection| {
             // Who has a row in his hands at this moment is not waited for: tomorrow is another day.
-            let (old, free) = (old_rows(kind), connection.passing_over_locked());
+            let free = connection.passing_over_locked();
             let delete = format!(
                 "WITH old AS MATERIALIZED (SELECT {key} {old} LIMIT {at_most} {free}) \
                  DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM old)"
@@ -78,16 +78,17 @@ impl Retention<'_> {
     }
 }
 
-/// Which rows of which table go. In a condition `$1` is the moment since which they must have been kept.
+/// Which rows of which table go. In a condition `$1` is the moment since which they must have been kept, `$2` the tenant. SQLite
+/// counts them by their first appearance: `$1` comes first.
 struct Rule {
     table: &'static str,
     key: &'static str,
     condition: String,
 }
 
-fn rule(kind: RecordKind) -> Rule {
+fn rule(line: &Line) -> Rule {
     let rule = |table, key, condition: &str| Rule { table, key, condition: condition.to_owned() };
-    match kind {
+    match line.kind {
         RecordKind::UnusedTemplates => rule(
             "enrolments",
             "id",
@@ -97,16 +98,32 @@ fn rule(kind: RecordKind) -> Rule {
         RecordKind::TemplatesWithoutConsent => rule(
             "enrolments",
             "id",
+            // The newest generation of that moment is asked for once, not for each consent. `+ 0`: it is no reason to look for a
+            // person's consents by it, among those of everybody.
             &format!(
                 "created_at <= $1 AND NOT EXISTS (SELECT 1 FROM consents \
                  WHERE consents.tenant_id = enrolments.tenant_id AND consents.subject_id = enrolments.subject_id \
-                 AND consents.purpose = '{}' AND (consents.withdrawn_at IS NULL OR consents.withdrawn_at > $1) \
-                 AND (consents.expires_at IS NULL OR consents.expires_at > $1))",
-                // Words and underscores alone.
-                Purpose::face_verification()
+                 AND consents.purpose = '{purpose}' AND (consents.withdrawn_at IS NULL OR consents.withdrawn_at > $1) \
+                 AND (consents.expires_at IS NULL OR consents.expires_at > $1) \
+                 AND consents.notice_generation + 0 >= (SELECT coalesce(max(notices.generation), 0) FROM notices \
+                 WHERE notices.published_at <= $1 AND notices.tenant_id = $2 AND notices.purpose = '{purpose}'))",
+                purpose = quoted(&Purpose::face_verification())
             ),
         ),
-        RecordKind::EndedConsents => rule("consents", "id", "(withdrawn_at <= $1 OR expires_at <= $1)"),
+        // Three searches, each by an index of its own: one condition for all three would be asked of every row.
+        RecordKind::EndedConsents => rule(
+            "consents",
+            "id",
+            &format!(
+                "id IN (SELECT id FROM consents WHERE withdrawn_at <= $1 AND tenant_id = $2 \
+                 UNION ALL SELECT id FROM consents WHERE expires_at <= $1 AND tenant_id = $2 \
+                 UNION ALL SELECT given.id FROM (SELECT purpose, max(generation) AS generation FROM notices \
+                 WHERE published_at <= $1 AND tenant_id = $2 GROUP BY purpose) AS newest \
+                 CROSS JOIN consents AS given WHERE given.tenant_id = $2 AND given.purpose = newest.purpose \
+                 AND given.notice_generation < newest.generation){}",
+                of_purposes(&line.serves)
+            ),
+        ),
         RecordKind::Verifications => rule("verifications", "id", "created_at <= $1"),
         RecordKind::AuditEvents => rule(
             "audit_events",
@@ -121,21 +138,43 @@ fn rule(kind: RecordKind) -> Rule {
     }
 }
 
-fn old_rows(kind: RecordKind) -> String {
-    let Rule { table, condition, .. } = rule(kind);
-    let own = if kind.of_tenants() { "tenant_id = $2" } else { "$2 = ''" };
+/// Of a table whose rows have each their purpose.
+fn of_purposes(serves: &Serves) -> String {
+    match serves {
+        Serves::One(purpose) => format!(" AND purpose = '{}'", quoted(purpose)),
+        Serves::EveryBut(others) if !others.is_empty() => {
+            let others: Vec<_> = others.iter().map(|purpose| format!("'{}'", quoted(purpose))).collect();
+            format!(" AND purpose NOT IN ({})", others.join(", "))
+        }
+        Serves::EveryBut(_) | Serves::Service => String::new(),
+    }
+}
+
+/// A purpose is letters, digits and underscores: nothing that would have to be escaped.
+fn quoted(purpose: &Purpose) -> &str {
+    purpose.as_str()
+}
+
+fn old_rows(line: &Line) -> String {
+    let Rule { table, condition, .. } = rule(line);
+    let own = match line.kind {
+        // Said in each of its searches; said once more it would be how SQLite begins.
+        RecordKind::EndedConsents => "",
+        kind if kind.of_tenants() => " AND tenant_id = $2",
+        _ => " AND $2 = ''",
+    };
     // A duty to keep stands against any end, and so does a person for whose sake everything is kept.
-    let held = match kind.purpose() {
-        Some(_) => format!(
+    let held = match line.kind.about_persons() {
+        true => format!(
             " AND NOT EXISTS (SELECT 1 FROM subjects WHERE subjects.tenant_id = {table}.tenant_id \
              AND subjects.id = {table}.subject_id AND subjects.restricted_at IS NOT NULL) \
              AND NOT EXISTS (SELECT 1 FROM erasure_requests WHERE erasure_requests.tenant_id = {table}.tenant_id \
              AND erasure_requests.subject_id = {table}.subject_id AND erasure_requests.state = '{}')",
             ErasureState::OnHold.as_str()
         ),
-        None => String::new(),
+        false => String::new(),
     };
-    format!("FROM {table} WHERE {condition} AND {own}{held}")
+    format!("FROM {table} WHERE {condition}{own}{held}")
 }
 
 fn own(tenant: Option<TenantId>) -> String {

@@ -278,6 +278,7 @@ pub mod main {
             verifications -> BigInt,
         }
     }
+    diesel::allow_tables_to_appear_in_same_query!(tenants, usage_days);
     diesel::table! {
         verification_attempts (subject_id) {
             subject_id -> Text,
@@ -343,6 +344,7 @@ pub mod keystore {
             next_kek_id -> Nullable<Text>,
             next_wrapped -> Nullable<Binary>,
             next_since -> Nullable<BigInt>,
+            destroyed_keys -> Nullable<Text>,
         }
     }
     diesel::table! {
@@ -388,6 +390,15 @@ pub mod ledger {
             hash -> Binary,
         }
     }
+    diesel::table! {
+        ledger_losses (at) {
+            at -> BigInt,
+            ended_at -> BigInt,
+            remembered -> BigInt,
+            entries -> BigInt,
+            requests -> BigInt,
+        }
+    }
 }
 
 /// The keyholder's journal.
@@ -410,6 +421,7 @@ pub mod journal {
         forgotten_subjects (subject_digest) {
             subject_digest -> Binary,
             forgotten_at -> BigInt,
+            counters -> Nullable<BigInt>,
         }
     }
     diesel::table! {

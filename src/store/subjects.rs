@@ -1,5 +1,7 @@
 //! Subjects: the persons of a tenant, known to it by an external reference that rests sealed and is found by blind index.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -8,7 +10,9 @@ use zeroize::Zeroizing;
 use super::{
     audit::Act,
     columns::{instant, micros, parse},
-    conn::{AnyConnection, Pool},
+    conn::{AnyConnection, Pool, Reach},
+    consents::erase_if_withdrawn_since,
+    erasures::NewErasureRequest,
     error::{Conflict, StoreError},
     page::{Page, rows_to_load},
     schema::main::{
@@ -60,6 +64,9 @@ pub struct DeletedRows {
     /// Of requests that were carried out before there were any: none.
     #[serde(default)]
     pub access_requests: usize,
+    /// Reasons that were written on earlier erasure requests of the person: cleared, not rows of their own.
+    #[serde(default)]
+    pub reasons: usize,
 }
 
 pub struct Subjects<'a> {
@@ -161,18 +168,36 @@ impl Subjects<'_> {
         self.pool.write(tenant, restrict).await
     }
 
-    /// Safe to repeat.
-    pub async fn lift_restriction(&self, tenant: TenantId, id: SubjectId, act: Act) -> Result<(), StoreError> {
+    /// Opens `erasure`, if there is one, for a person who has withdrawn meanwhile and agrees to nothing any more. Safe to repeat.
+    pub async fn lift_restriction(
+        &self,
+        tenant: TenantId,
+        id: SubjectId,
+        erasure: Option<NewErasureRequest>,
+        act: Act,
+    ) -> Result<(), StoreError> {
         let lift = move |connection: &mut AnyConnection| {
             lock(connection, tenant, id)?;
-            if restriction_of(connection, tenant, id)?.is_none() {
+            let Some(lifted) = restriction_of(connection, tenant, id)? else {
                 return act.complete_unchanged(connection);
-            }
+            };
             let changes = (subjects::restricted_at.eq(None::<i64>), subjects::restriction.eq(None::<String>));
             diesel::update(own(tenant, id)).set(changes).execute(connection)?;
-            act.complete(connection, tenant)
+            act.complete(connection, tenant)?;
+            match &erasure {
+                Some(erasure) => erase_if_withdrawn_since(connection, tenant, id, lifted.since, erasure),
+                None => Ok(()),
+            }
         };
         self.pool.write(tenant, lift).await
+    }
+
+    /// Of these persons, of whichever tenants, those who are there.
+    pub async fn there(&self, ids: &[SubjectId]) -> Result<HashSet<SubjectId>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let query = subjects::table.filter(subjects::id.eq_any(ids)).select(subjects::id);
+        let rows: Vec<String> = self.pool.run(Reach::Every, move |connection| Ok(query.load(connection)?)).await?;
+        rows.iter().map(|id| parse("subjects.id", id)).collect()
     }
 
     pub async fn find_by_external_ref(
@@ -239,6 +264,7 @@ pub(super) fn delete_rows(
         enrolments: delete_from!(enrolments, subject_id),
         verifications: delete_from!(verifications, subject_id),
         subjects: delete_from!(subjects, id),
+        reasons: 0,
     })
 }
 

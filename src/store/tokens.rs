@@ -106,7 +106,7 @@ impl Tokens<'_> {
             used_assertions::expires_at.eq(micros(expires_at)),
         );
         let used = self.pool.write(Reach::Every, move |connection| {
-            diesel::delete(used_assertions::table.filter(used_assertions::expires_at.lt(micros(now))))
+            diesel::delete(used_assertions::table.filter(used_assertions::expires_at.lt(micros(now - KEPT))))
                 .execute(connection)?;
             diesel::insert_into(used_assertions::table).values(row).execute(connection)?;
             Ok(())
@@ -119,7 +119,7 @@ impl Tokens<'_> {
     }
 }
 
-/// A row stays past its end: a process whose clock is ahead must not bring a token back to life.
+/// A row stays past its end: a process whose clock is ahead must not bring a token or an assertion back to life.
 const KEPT: Duration = Duration::HOUR;
 
 /// Writes a revocation inside a writing transaction. The head's row is held until commit, so that versions are committed in

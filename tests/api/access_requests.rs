@@ -387,11 +387,7 @@ async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
         let databases = Databases::make(kind, data.path());
         let start = || {
             Process::start_with(data.path(), |command| {
-                command
-                    .env("VELUM_DATABASE_URL", &databases.main)
-                    .env("VELUM_KEYSTORE_URL", &databases.keystore)
-                    .env("VELUM_LEDGER_URL", &databases.ledger)
-                    .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
+                databases.are_of(command);
             })
         };
         let mut process = start();

@@ -63,7 +63,7 @@ async fn key_for(app: &TestApp, networks: &str) -> String {
         once::Answer { status: 201, location: None, body, replayed: false }
     };
     let actor = Actor { name: identity.to_string(), request: None };
-    let call = Call { tenant, actor, key: None, keep: Keep::WithoutBody, answer: Arc::new(answer) };
+    let call = Call { tenant, actor, key: None, quota_spent: None, keep: Keep::WithoutBody, answer: Arc::new(answer) };
     String::from_utf8(api_keys::create(flows, &caller, new, call).await.unwrap().body).unwrap()
 }
 

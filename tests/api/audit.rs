@@ -1,6 +1,11 @@
 //! The audit log, from outside: nothing is changed without a line in it, and no line says more than it should.
 
-use std::{cell::Cell, collections::BTreeSet, fs, process::Command};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use velum::{
@@ -12,7 +17,7 @@ use velum::{
     http::ROUTES,
 };
 
-use super::helpers::{Answer, Client, each_database, each_database_with, photos};
+use super::helpers::{Answer, Client, Process, each_database, each_database_with, photos};
 
 const ERASURE_ROUTES: [&str; 5] = [
     "POST /v1/erasure-requests/{erasure}/verify",
@@ -27,6 +32,15 @@ const ACCESS_ROUTES: [&str; 3] = [
     "POST /v1/access-requests/{access}/reject",
     "POST /v1/access-requests/{access}/cancel",
 ];
+
+/// What an entry says of the reason of a decision: people's own words never.
+fn why(verb: &str) -> Value {
+    match verb {
+        "reject" | "hold" => json!("stated_in_request"),
+        "cancel" => json!("not_asked"),
+        _ => Value::Null,
+    }
+}
 
 /// The newest entry, and how many there are.
 async fn newest(officer: &Client) -> (Value, u64) {
@@ -133,6 +147,7 @@ async fn every_call_that_changes_something_leaves_one_entry() {
             let route = ACCESS_ROUTES.iter().find(|route| route.ends_with(verb)).unwrap();
             let entry = seen(route, done, action, Some(&request)).await;
             assert_eq!(entry["subject_digest"], json!(digest));
+            assert_eq!(entry["reason"], why(verb), "{verb}");
         }
 
         // Each decision about an erasure, on a person of its own.
@@ -158,7 +173,8 @@ async fn every_call_that_changes_something_leaves_one_entry() {
                 _ => client.post_empty(&at(verb)).await.expect(200),
             };
             let route = ERASURE_ROUTES.iter().find(|route| route.ends_with(verb)).unwrap();
-            seen(route, done, action, Some(&request)).await;
+            let entry = seen(route, done, action, Some(&request)).await;
+            assert_eq!(entry["reason"], why(verb), "{verb}");
         }
 
         // By the other door: one request for each call. The first is of somebody whom nobody knows.
@@ -295,4 +311,34 @@ async fn an_exported_log_is_checked_offline_and_no_bit_of_it_can_change() {
         assert_eq!(foreigner.get("/v1/audit/checkpoints").await.expect(200).json()["data"], json!([]));
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_next_signing_key_stands_in_the_log_by_the_moment_from_which_it_signs() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path());
+    let officer = process.client_of_role("compliance-officer").await;
+    for (kind, action) in [("jwt", "keys.token_added"), ("evidence", "keys.evidence_added")] {
+        let made = process.command().args(["keys", "rotate", kind]).stdout(Stdio::piped()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let log = officer.get(&format!("/v1/audit-events?action={action}")).await.expect(200).json();
+        let moment = log["data"][0]["object"].as_str().unwrap();
+        assert!(data.path().join("secrets").join(kind).join(format!("{moment}.pem")).exists(), "{moment}");
+        assert_eq!(log["data"][0]["actor"], "operator");
+    }
+    // Another key that wraps is told of too; the first was there before anybody could be told.
+    let made = process.command().args(["keys", "generate", "--kind", "kek"]).stdout(Stdio::piped()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let log = officer.get("/v1/audit-events?action=keys.field_added").await.expect(200).json();
+    let name = log["data"][0]["object"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&made.stdout).contains(&format!("/kek/{name}.key")), "{name}");
+    assert_eq!(log["data"].as_array().unwrap().len(), 1);
+
+    // What cannot be written down is not done.
+    fs::remove_file(data.path().join("secrets/client_secret_pepper.key")).unwrap();
+    let keys = || fs::read_dir(data.path().join("secrets/jwt")).unwrap().count();
+    let before = keys();
+    let refused = process.command().args(["keys", "rotate", "jwt"]).stderr(Stdio::piped()).output().unwrap();
+    assert!(!refused.status.success());
+    assert_eq!(keys(), before);
 }

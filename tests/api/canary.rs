@@ -262,7 +262,8 @@ async fn search_everything(kind: Kind) {
     let databases = Databases::make(kind, &data);
     let (metrics, redis) = (free_port(), Redis::start());
     let mut process = Process::start_with(&data, |command| {
-        command
+        databases
+            .are_of(command)
             .env("TMPDIR", &temporary)
             .env("RUST_BACKTRACE", "1")
             .env("VELUM_LOG", "trace")
@@ -273,10 +274,6 @@ async fn search_everything(kind: Kind) {
             .env("VELUM_REDIS_URL", redis.url())
             .env("VELUM_RATE_CLIENT", "1000000")
             .env("VELUM_RATE_ADDRESS", "1000000")
-            .env("VELUM_DATABASE_URL", &databases.main)
-            .env("VELUM_KEYSTORE_URL", &databases.keystore)
-            .env("VELUM_LEDGER_URL", &databases.ledger)
-            .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal)
             .stderr(File::create(&log).unwrap());
     });
     let (id, secret) = credential_in(&data);
@@ -322,17 +319,28 @@ async fn search_everything(kind: Kind) {
 
     // And every other way: with real ids, with none, and with no right to it.
     let ids = [("subject", subject.as_str()), ("consent", &consent), ("enrolment", &enrolment), ("key", NAME)];
+    let others = process.client_with_scopes(&databases, "dsr audit:read admin").await;
+    let signature = others.token.as_deref().unwrap().split('.').nth(2).unwrap();
+    canaries.push(Canary::new("the token of others", signature.as_bytes()));
     for (method, path) in operations() {
         // What ends the person comes last.
         let ends = method == Method::DELETE || path.ends_with("/withdraw");
-        for ids in [&ids[..], &[]] {
+        for (client, ids) in [(&client, &ids[..]), (&client, &[]), (&others, &[])] {
             if ends && !ids.is_empty() {
                 continue;
             }
-            let canaries = Canaries { client: &client, photo: &photo, secret: &secret };
+            let canaries = Canaries { client, photo: &photo, secret: &secret };
             let answers = canaries.fly_through(&method, &filled(&path, ids)).await;
             for answer in &answers {
                 assert_ne!(answer.status.as_u16(), 500, "{method} {path}: {}", answer.text);
+            }
+        }
+    }
+    for path in ["", "/sign-in", "/erasures", "/erasures/{erasure}", "/persons", "/audit", "/nowhere"] {
+        let canaries = Canaries { client: &client, photo: &photo, secret: &secret };
+        for method in [Method::GET, Method::POST] {
+            for answer in canaries.fly_through(&method, &filled(&format!("/console{path}"), &[])).await {
+                assert_ne!(answer.status.as_u16(), 500, "{method} /console{path}: {}", answer.text);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -27,13 +27,15 @@ impl House {
     fn build(kind: Kind) -> Self {
         let data = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data.path());
-        let process = Process::start_with(data.path(), |command| at_home(command, &databases));
+        let process = Process::start_with(data.path(), |command| {
+            databases.are_of(command);
+        });
         Self { data, databases, process }
     }
 
     fn velum(&self, arguments: &[&str]) -> Output {
         let mut command = self.process.command();
-        at_home(&mut command, &self.databases);
+        self.databases.are_of(&mut command);
         command.current_dir(self.data.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.output().unwrap()
     }
@@ -57,14 +59,6 @@ impl House {
         let client = Client::stranger(&self.process.authority(), self.process.port);
         (client.with_token(id, &secret, "").await, secret)
     }
-}
-
-fn at_home(command: &mut Command, databases: &Databases) {
-    command
-        .env("VELUM_DATABASE_URL", &databases.main)
-        .env("VELUM_KEYSTORE_URL", &databases.keystore)
-        .env("VELUM_LEDGER_URL", &databases.ledger)
-        .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
 }
 
 async fn person(client: &Client, number: usize) -> (String, String) {
@@ -132,7 +126,14 @@ async fn a_pack_shows_what_happened_names_nobody_and_can_be_checked_by_anybody()
         let processing = &read(&pack, "processing.json")["tenants"][0];
         assert_eq!(processing["activities"][0]["controller"]["name"], "Example Clinic");
         assert_eq!((&processing["persons"], &processing["templates"]), (&json!(2), &json!(0)));
-        assert_eq!(read(&pack, "retention.json")["records"][0]["record"], "unused_templates");
+        let schedule = read(&pack, "retention.json");
+        assert_eq!(schedule["records"][0]["record"], "unused_templates");
+        let purpose = |record: &str| {
+            let rows = schedule["records"].as_array().unwrap();
+            rows.iter().find(|row| row["record"] == record).unwrap_or_else(|| panic!("{record}"))["purpose"].clone()
+        };
+        assert_eq!((purpose("ended_consents"), purpose("verifications")), ("*".into(), "face_verification".into()));
+        assert_eq!((purpose("access_packages"), purpose("callback_addresses")), (Value::Null, Value::Null));
         for (file, word) in [("tests.json", "--test-results"), ("protection.json", "--protection")] {
             assert_eq!(read(&pack, file)["given"], false);
             assert!(read(&pack, file)["note"].as_str().unwrap().contains(word));

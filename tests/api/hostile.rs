@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::helpers::{
     Client, Process, photos,
-    raw::{Connection, connect},
+    raw::{Connection, connect, read_answer, send},
 };
 
 /// What an attack may cost. The figures that were measured are printed; they lie far below.
@@ -322,6 +322,39 @@ async fn what_is_too_much_or_no_request_is_refused_soon_and_for_little_memory() 
     // Nothing that was smuggled behind another request arrived.
     let smuggled = client.get("/v1/subjects?external_ref=smuggled").await.expect(200).json();
     assert_eq!(smuggled["data"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_refused_while_sending_may_ask_again_on_the_same_connection() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path());
+    let client = process.client().await;
+    let subject = client.subject().await;
+    let token = client.token.as_deref().unwrap();
+    let body = vec![0; 2_000_000];
+    let head = format!(
+        "POST /v1/subjects/{subject}/verifications HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
+         content-type: image/jpeg\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let next = request("GET /v1/models HTTP/1.1", &[&format!("authorization: Bearer {token}")], b"");
+    tokio::task::block_in_place(|| {
+        let mut connection = connect(&process.authority(), process.port);
+        send(&mut connection, &[head.as_bytes(), &body[..1_000_000]].concat()).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        send(&mut connection, &body[1_000_000..]).unwrap();
+        let refused = read_answer(&mut connection).unwrap();
+        assert_eq!((refused.status, refused.closes), (403, false));
+        send(&mut connection, &next).unwrap();
+        assert_eq!(read_answer(&mut connection).unwrap().status, 200);
+
+        // Who stops sending is told soon all the same, and for the last time.
+        send(&mut connection, head.as_bytes()).unwrap();
+        let begin = Instant::now();
+        let refused = read_answer(&mut connection).unwrap();
+        assert_eq!((refused.status, refused.closes), (403, true));
+        assert!(begin.elapsed() < PATIENCE + SLACK, "{:?}", begin.elapsed());
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

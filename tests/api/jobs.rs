@@ -1,7 +1,7 @@
 //! What is done later: by whom, how often, and what becomes of it when its worker is killed.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use velum::domain::clock::Clock as _;
 
 use super::helpers::{
-    Kind, Process, TestApp,
+    Kind, Process, TestApp, Worker,
     databases::{Databases, postgres_url},
     each_database, each_database_with, photos,
 };
@@ -30,7 +30,8 @@ fn microseconds(at: OffsetDateTime) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn anybody_may_read_how_long_what_is_kept() {
-    each_database_with(&[("RETENTION_VERIFICATIONS_DAYS", "90")], |app| async move {
+    let settings = [("RETENTION_VERIFICATIONS_DAYS", "90"), ("RETENTION_ENDED_CONSENTS_PURPOSES", "newsletter=400")];
+    each_database_with(&settings, |app| async move {
         let schedule = app.stranger().get("/v1/policies/retention").await.expect(200).json();
         let row = |name: &str| {
             let rows = schedule["records"].as_array().unwrap();
@@ -43,6 +44,10 @@ async fn anybody_may_read_how_long_what_is_kept() {
         assert_eq!(row("revocations")["kept_for"], "PT3600S");
         assert_eq!(row("revocations")["purpose"], Value::Null);
         assert_eq!(row("access_packages")["kept_for"], "P7D");
+        assert_eq!(row("callback_addresses")["kept_for"], "P30D");
+        let rows = schedule["records"].as_array().unwrap().iter().filter(|row| row["record"] == "ended_consents");
+        let told: Vec<_> = rows.map(|row| (row["purpose"].clone(), row["kept_for"].clone())).collect();
+        assert_eq!(told, [("newsletter".into(), "P400D".into()), ("*".into(), "P1095D".into())]);
     })
     .await;
 }
@@ -75,26 +80,6 @@ async fn what_was_kept_long_enough_goes_by_itself_on_its_day_by_one_of_two_proce
         drop(twin);
     })
     .await;
-}
-
-/// `velum worker`, ended with the test.
-struct Worker(Child);
-
-impl Worker {
-    fn start(mut command: Command) -> Self {
-        Self(command.arg("worker").stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _gone_already = self.0.kill();
-        let _status = self.0.wait();
-    }
 }
 
 /// A server, the databases that it and its workers share, and a job that takes seconds.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use reqwest::StatusCode;
+use futures_util::{StreamExt as _, future::join_all, stream};
+use reqwest::{Method, StatusCode};
 use velum::{app::Running, tls::development};
 
 use super::helpers::{
@@ -37,8 +37,9 @@ async fn two_processes_count_as_one() {
     let there = at(&here, &other);
 
     let started = std::time::Instant::now();
-    let calls = (0..200).map(|number| if number % 2 == 0 { &here } else { &there });
-    let answers = join_all(calls.map(|client| client.get("/v1/models"))).await;
+    // Not all at once: on a busy machine Redis would not answer in time, and each process would count by itself.
+    let calls = stream::iter((0..200).map(|number| if number % 2 == 0 { &here } else { &there }));
+    let answers: Vec<Answer> = calls.map(|client| client.get("/v1/models")).buffer_unordered(16).collect().await;
     let refilled = started.elapsed().as_secs_f64() * 50.0 / 60.0;
     let served = statuses(&answers, 200);
     assert!(served >= 50 && served <= 50 + refilled.ceil() as usize, "{served} in {:?}", started.elapsed());
@@ -107,6 +108,62 @@ async fn guessing_at_credentials_spends_the_rate_of_an_address_twenty_times_as_f
     assert_eq!(refused.json()["error"], "temporarily_unavailable");
     assert!(refused.header("retry-after").is_some());
     stranger.get("/readyz").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_guessing_gets_a_twentieth_of_the_rate_with_redis_and_without() {
+    let redis = Redis::start();
+    for options in [vec![("RATE_ADDRESS", "2400")], vec![("RATE_ADDRESS", "2400"), ("REDIS_URL", &*redis.url())]] {
+        let app = TestApp::spawn(Kind::Sqlite, &options).await;
+        let mut stranger = app.stranger();
+        stranger.token = Some("velum_test_nonsense".to_owned());
+        let guess = async || stranger.get("/v1/models").await.status.as_u16();
+        let mut burst = 0;
+        while guess().await == 401 {
+            burst += 1;
+        }
+        assert!(burst >= 120, "a whole minute's worth: {burst}");
+        // Two a second; at twenty times that rate the door would be open for those who have patience.
+        let (begin, mut later) = (std::time::Instant::now(), 0);
+        while begin.elapsed() < Duration::from_secs(4) {
+            later += usize::from(guess().await == 401);
+        }
+        assert!((4..=16).contains(&later), "{later}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_route_is_counted_too() {
+    let app = TestApp::spawn(Kind::Sqlite, &[("RATE_ADDRESS", "8")]).await;
+    let stranger = app.stranger();
+    for (path, status) in [("/nowhere", 404), ("/docs", 308), ("/docs/", 200), ("/docs/nothing", 404)].repeat(2) {
+        stranger.get(path).await.expect(status);
+    }
+    for path in ["/nowhere", "/docs", "/docs/"] {
+        stranger.get(path).await.expect_problem(429, "rate_limited");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_nothing_left_of_the_day_an_earlier_answer_is_given_again() {
+    each_database_with(&[("QUOTA_PER_DAY", "1")], |app| async move {
+        let client = app.client().await;
+        let subject = client.consenting_subject().await;
+        let enrol = async |key: &str| {
+            let request = client.request(Method::POST, &format!("/v1/subjects/{subject}/enrolments"));
+            let request = request.header("idempotency-key", key).header("content-type", "image/jpeg");
+            client.send(request.body(photos::collins())).await
+        };
+        let first = enrol("one").await.expect(201);
+        for _ in 0..2 {
+            let again = enrol("one").await.expect(201);
+            assert_eq!((again.header("idempotency-replayed"), &again.text), (Some("true"), &first.text));
+            drop(enrol("two").await.expect_problem(429, "quota_spent"));
+        }
+        let usage = client.get("/v1/usage").await.expect(200).json();
+        assert_eq!((&usage["used"], &usage["remaining"]), (&1.into(), &0.into()));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

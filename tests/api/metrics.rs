@@ -1,14 +1,32 @@
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    process::Child,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::json;
 use velum::measure;
 
-use super::helpers::{Kind, TestApp, photos, scrape};
+use super::helpers::{Kind, TestApp, engine, free_port, photos, program, scrape};
 
 /// Every label there may be. None of them can name a person, a tenant, a client or an address.
-const LABELS: [&str; 10] =
-    ["method", "route", "status", "outcome", "stage", "dependency", "version", "le", "kind", "state"];
+const LABELS: [&str; 14] = [
+    "method",
+    "route",
+    "status",
+    "outcome",
+    "stage",
+    "dependency",
+    "version",
+    "le",
+    "kind",
+    "state",
+    "limit",
+    "source",
+    "database",
+    "certificate",
+];
 
 async fn measured() -> TestApp {
     TestApp::spawn(Kind::Sqlite, &[("METRICS_LISTEN", "127.0.0.1:0")]).await
@@ -29,7 +47,7 @@ fn labels(line: &str) -> Vec<(&str, &str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_measured_says_what_happened_and_never_to_whom() {
-    let app = measured().await;
+    let app = TestApp::spawn(Kind::Sqlite, &[("METRICS_LISTEN", "127.0.0.1:0"), ("QUOTA_PER_DAY", "4")]).await;
     let client = app.client().await;
     let (client_id, _) = app.credential();
     client.post("/v1/subjects", json!({ "external_ref": "canary-name" })).await.expect(201);
@@ -38,6 +56,7 @@ async fn what_is_measured_says_what_happened_and_never_to_whom() {
     client.enrol(&subject, photos::nobody()).await.expect(422);
     client.verify(&subject, photos::collins()).await.expect(201);
     client.enrol(&client.subject().await, photos::collins()).await.expect(403);
+    client.enrol(&subject, photos::collins()).await.expect(429);
     client.get(&format!("/nowhere/{subject}")).await.expect(404);
     client.send(client.request(Method::from_bytes(b"CANARY").unwrap(), "/v1/subjects")).await.expect(405);
     let wrong = [("grant_type", "client_credentials"), ("client_id", &client_id), ("client_secret", "wrong")];
@@ -62,6 +81,13 @@ async fn what_is_measured_says_what_happened_and_never_to_whom() {
         ("velum_erasures_overdue_seconds", 0.0),
         (r#"velum_jobs{state="dead"}"#, 0.0),
         ("velum_jobs_oldest_due_age_seconds", 0.0),
+        (r#"velum_limit_refusals_total{limit="quota"}"#, 1.0),
+        (r#"velum_revocation_checks_total{source="database"}"#, 5.0),
+        (r#"velum_database_pool_waiting{database="keystore"}"#, 0.0),
+        (r#"velum_keyholder_openings_total{outcome="opened"}"#, 1.0),
+        (r#"velum_certificate_expires_timestamp_seconds{certificate="server"}"#, 1.78e9),
+        ("velum_erasures_first_due_timestamp_seconds", f64::INFINITY),
+        ("velum_audit_log_breaks_total", 0.0),
         (
             r#"velum_http_request_duration_seconds_count{method="POST",route="/v1/subjects/{subject}/enrolments",status="403"}"#,
             1.0,
@@ -126,8 +152,42 @@ async fn metrics_have_an_address_of_their_own_and_nothing_else_is_there() {
     let app = measured().await;
     app.stranger().get("/metrics").await.expect_problem(404, "not_found");
     let address = app.running.metrics_address().unwrap();
-    for path in ["/", "/livez", "/v1/subjects", "/oauth/token"] {
+    for path in ["/", "/readyz", "/v1/subjects", "/oauth/token"] {
         assert_eq!(scrape(address, path), "", "{path}");
     }
     assert_eq!(TestApp::start().await.running.metrics_address(), None, "off unless asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyholder_of_its_own_tells_what_it_opened_and_how_much_it_may() {
+    engine::make_keys_once();
+    let data = tempfile::tempdir().unwrap();
+    let (metrics, mut command) = (free_port(), program(data.path(), free_port()));
+    let told_at = format!("127.0.0.1:{metrics}");
+    command.env("VELUM_METRICS_LISTEN", &told_at).env("VELUM_KEYHOLDER_LISTEN", "127.0.0.1:0");
+    let is_alive = || {
+        let mut asking = program(data.path(), free_port());
+        asking.env("VELUM_METRICS_LISTEN", &told_at).args(["healthcheck", "--alive"]).status().unwrap().success()
+    };
+    assert!(!is_alive(), "before it was started");
+    let _keyholder = Killed(command.arg("keyholder").spawn().unwrap());
+    let begin = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", metrics)).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the keyholder serves no metrics");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let text = scrape(([127, 0, 0, 1], metrics).into(), "/metrics");
+    assert_eq!(value(&text, "velum_keyholder_budget_used_ratio"), Some(0.0), "{text}");
+    let ends = value(&text, r#"velum_certificate_expires_timestamp_seconds{certificate="keyholder"}"#);
+    assert!(ends.is_some_and(|ends| ends > 1.78e9), "{text}");
+    assert!(is_alive());
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _status = self.0.wait();
+    }
 }

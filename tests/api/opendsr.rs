@@ -626,11 +626,7 @@ async fn killed_at_any_moment_every_receiver_is_told_everything_in_order() {
         let databases = Databases::make(kind, data.path());
         let start = || {
             Process::start_with(data.path(), |command: &mut Command| {
-                command
-                    .env("VELUM_DATABASE_URL", &databases.main)
-                    .env("VELUM_KEYSTORE_URL", &databases.keystore)
-                    .env("VELUM_LEDGER_URL", &databases.ledger)
-                    .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
+                databases.are_of(command);
                 command.envs(receiver.options().into_iter().map(|(name, value)| (format!("VELUM_{name}"), value)));
             })
         };

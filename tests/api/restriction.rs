@@ -70,6 +70,27 @@ async fn whoever_is_restricted_can_be_erased_but_not_by_a_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_withdrew_while_restricted_is_erased_by_the_policy_when_that_is_lifted() {
+    each_database_with(&[("ERASE_ON_WITHDRAWAL", "true")], |app| async move {
+        let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);
+        let subject = client.subject().await;
+        let consent = client.consent(&subject).await;
+        let path = format!("/v1/subjects/{subject}/restriction");
+        officer.post(&path, json!({ "reason": "legal_claims" })).await.expect(200);
+        client.withdraw(&subject, &consent).await.expect(200);
+        officer.delete(&path).await.expect(204);
+        let requests = format!("/v1/erasure-requests?subject_id={subject}");
+        let begun = Instant::now();
+        while officer.get(&requests).await.expect(200).json()["data"][0]["state"] != "completed" {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        client.get(&format!("/v1/subjects/{subject}")).await.expect_problem(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restriction_comes_from_the_right_hands_and_its_answer_comes_twice() {
     each_database(|app| async move {
         let (client, officer) = (app.client().await, app.client_of(Role::ComplianceOfficer).await);

@@ -2,7 +2,8 @@
 
 What is to be walked stands as JSON on standard input; pictures of every page go into the folder that is named there. Every page
 is held to WCAG 2.2 AA by axe-core, light and dark, and to a window of 320 pixels; and it is walked once more without JavaScript.
-The first thing that is wrong ends it, with a sentence.
+The first thing that is wrong ends it, with a sentence. The last line that is printed says as JSON which addresses were looked at,
+sent to and fetched from: who called compares them with the console's own table.
 """
 
 import base64
@@ -54,7 +55,7 @@ class Walk:
         self.page, self.task, self.base = page, task, task["base"]
         self.pictures = Path(task["pictures"])
         self.pictures.mkdir(parents=True, exist_ok=True)
-        self.seen = set()
+        self.seen, self.looked, self.sent, self.fetched = set(), set(), set(), set()
 
     # The keyboard, and nothing else.
 
@@ -84,8 +85,17 @@ class Walk:
     def enter(self, selector):
         """Tab to a link or a button, and Enter."""
         self.tab_to(selector)
+        self.note_form()
         with self.page.expect_navigation():
             self.page.keyboard.press("Enter")
+
+    def note_form(self):
+        """Where the button with the focus sends its form, if it does."""
+        action = self.page.evaluate(
+            "() => { const form = document.activeElement.form; return form && form.getAttribute('method') === 'post' ? form.getAttribute('action') : null }"
+        )
+        if action:
+            self.sent.add(urlsplit(action).path)
 
     def choose(self, selector, beginning):
         """Tab to a list, and down to the entry that begins so."""
@@ -98,9 +108,13 @@ class Walk:
 
     def download(self, selector):
         self.tab_to(selector)
+        self.note_form()
+        link = self.page.evaluate("document.activeElement.getAttribute('href')")
+        if link:
+            self.fetched.add(urlsplit(link).path)
         with self.page.expect_download() as download:
             self.page.keyboard.press("Enter")
-        return Path(download.value.path()).read_text()
+        return Path(download.value.path()).read_bytes()
 
     # What holds on every page.
 
@@ -108,6 +122,7 @@ class Walk:
         """Axe finds nothing, nothing of a face is there, nothing comes from elsewhere, and it fits a narrow window."""
         check(not FOREIGN, f"{name}: {FOREIGN}")
         self.seen.add(name)
+        self.looked.add(urlsplit(self.page.url).path)
         self.page.evaluate(AXE)
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
@@ -186,7 +201,7 @@ class Walk:
         self.says("granted")
         self.look("person")
         receipt = self.download("a[href$='/receipt']")
-        check(receipt.count(".") == 2, "the receipt is no JWS")
+        check(receipt.count(b".") == 2, "the receipt is no JWS")
 
     def ask(self):
         page = self.page
@@ -200,7 +215,18 @@ class Walk:
         self.says("received, to be verified")
         self.says("GDPR")
         self.look("request-received")
-        return page.url
+        request = page.url
+        offered = page.locator(".actions a[href^='/console/requests/ers_']").evaluate_all("links => links.map(link => link.pathname)")
+        check(len(offered) == 4, f"a request that was received offers {offered}")
+        # The others are looked at where they are taken.
+        for step in ("reject", "cancel"):
+            page.goto(request)
+            self.enter(f"a[href$='/{step}']")
+            self.look(f"step-{step}")
+            page.goto(page.url)
+            self.enter("main form a[href^='/console/requests/ers_']")
+            self.says("received, to be verified")
+        return request
 
     def hold_and_release(self, request):
         page = self.page
@@ -215,6 +241,8 @@ class Walk:
         self.look("request-held")
         page.goto(request)
         self.enter("a[href$='/release']")
+        self.look("step-release")
+        page.reload()
         self.enter("main button")
         self.says("received, to be verified")
 
@@ -237,7 +265,7 @@ class Walk:
         self.look("request-completed")
         page.goto(request)
         certificate = self.download("a[href$='/certificate']")
-        (self.pictures / "certificate.jws").write_text(certificate)
+        (self.pictures / "certificate.jws").write_bytes(certificate)
         page.goto(f"{self.base}/console/subjects/{self.task['subject']}")
         self.says("Nobody any more")
         self.look("person-erased")
@@ -281,7 +309,7 @@ class Walk:
         self.look("audit-checked")
         page.goto(base + "/console/audit")
         log = self.download("a[href='/console/audit/export']")
-        check(log.startswith('{"format":"velum-audit-1"'), "the export is no log")
+        check(log.startswith(b'{"format":"velum-audit-1"'), "the export is no log")
         page.goto(base + "/console/audit")
         self.type_into("#subject", self.task["subject"])
         self.enter("form.filter button")
@@ -323,10 +351,30 @@ class Walk:
         self.says("answered, package there")
         self.look("access-answered")
         page.goto(request)
+        package = self.download("form[action$='/package'] button")
+        check(package.startswith(b"age-encryption.org/v1"), "the package is no age file")
+        page.goto(request)
         self.enter("form[action$='/cancel'] button")
         self.says("cancelled")
+        page.goto(f"{base}/console/access/new?subject={self.task['other']}")
+        self.enter("main button")
+        self.says("received, to be answered")
+        self.type_into("#reason", "not the person who asked")
+        self.enter("form[action$='/reject'] button")
+        self.says("rejected")
+        self.look("access-rejected")
         page.goto(base + "/console/access")
         self.look("access")
+
+    def rejected(self):
+        """What was rejected without a script, with one."""
+        page = self.page
+        page.goto(self.base + "/console/requests?state=rejected")
+        self.look("requests-rejected")
+        page.goto(self.base + "/console/requests?state=rejected")
+        self.enter("tbody th a")
+        self.says("not the person who asked")
+        self.look("request-rejected")
 
     def sign_out(self):
         self.page.goto(self.base + "/console")
@@ -339,7 +387,8 @@ def without_script(browser, task, state):
     """The same console for a browser that runs no script: every page, and a request from its opening to its end."""
     context = browser.new_context(ignore_https_errors=True, java_script_enabled=False, storage_state=state)
     page, base = context.new_page(), task["base"]
-    for path in ("", "/requests", "/requests/new", "/subjects", "/audit", "/retention", "/usage", "/keys", "/password"):
+    plain = ("", "/requests", "/requests/new", "/access", "/access/new", "/subjects", "/audit", "/retention", "/usage", "/keys", "/password")
+    for path in plain:
         answer = page.goto(base + "/console" + path)
         check(answer.status == 200 and page.locator("h1").count() == 1, f"without script: {path} is {answer.status}")
     page.goto(base + "/console/subjects")
@@ -352,7 +401,22 @@ def without_script(browser, task, state):
     page.locator("#reason").fill("not the person who asked")
     page.locator("main button").click()
     check("rejected" in page.locator(".lead").inner_text(), "without script nothing is rejected")
-    page.locator("form[action='/console/audit/check']").count()
+
+    def press(selector):
+        with page.expect_navigation():
+            page.locator(selector).last.click()
+
+    page.goto(f"{base}/console/access/new?subject={task['other']}")
+    press("main button")
+    check("received" in page.locator(".lead").inner_text(), "without script nobody asks what is known of them")
+    press("form[action$='/answer'] button")
+    check("Passphrase" in page.inner_text("main"), "without script no package is put together")
+    press("main a[href^='/console/access/']")
+    press("form[action$='/cancel'] button")
+    check("cancelled" in page.locator(".lead").inner_text(), "without script no package is destroyed")
+    page.goto(base + "/console/audit")
+    press("form[action='/console/audit/check'] button")
+    check("Whole:" in page.inner_text("main"), "without script the audit log is not checked")
     context.close()
 
 
@@ -376,8 +440,11 @@ def main():
         walk.erase(request)
         walk.other_pages()
         without_script(browser, task, context.storage_state())
+        walk.rejected()
         walk.sign_out()
         print(f"{len(walk.seen)} pages, each light, dark and narrow: {' '.join(sorted(walk.seen))}")
+        told = {"looked": walk.looked, "sent": walk.sent, "fetched": walk.fetched}
+        print(json.dumps({what: sorted(paths) for what, paths in told.items()}))
         browser.close()
 
 

@@ -181,7 +181,7 @@ in_both_places! {
         let person = Person::new();
         keyholder.open(person.asks_once()).await.unwrap();
         for _ in 0..2 {
-            keyholder.forget(person.tenant, person.subject).await.unwrap();
+            assert_eq!(keyholder.forget(person.tenant, person.subject).await, Ok(Some(1)));
         }
         assert_eq!(keyholder.open(person.asks_once()).await, Err(KeyholderError::Forgotten));
         keyholder.open(Person::at(person.tenant).asks_once()).await.unwrap();

@@ -9,13 +9,16 @@ use velum::{
     audit::{Action, Actor, Chain, Checkpoint, Event, export},
     domain::{
         id::{ApiKeyId, EnrolmentId, TenantId},
-        retention::RecordKind,
+        retention::{Line, RecordKind},
     },
     flows::{audit, retention},
     store::{AuditFilter, Store, StoreError},
 };
 
-use crate::{databases::*, retention::SCHEDULE};
+use crate::{
+    databases::*,
+    retention::{SCHEDULE, line, swept},
+};
 
 #[test]
 fn an_act_and_its_entry_are_one() {
@@ -37,7 +40,7 @@ fn an_act_and_its_entry_are_one() {
         // The entry cannot be written: no act.
         database.execute("DELETE FROM audit_heads").unwrap();
         assert!(store.consents().insert(tenant, &consent_of(subject), &any_key(), act()).await.is_err());
-        assert_eq!(store.consents().list(tenant, subject, &any_key()).await.unwrap(), [consent]);
+        assert_eq!(all_consents(&store, tenant, subject, &any_key()).await, [consent]);
     });
 }
 
@@ -87,8 +90,9 @@ fn many_writers_at_once_and_clocks_that_jump_leave_the_log_whole() {
 
 /// As a file, the signature left out.
 async fn exported(store: &Store, tenant: TenantId) -> Vec<u8> {
-    let mut file = export::first_line(tenant, store.audit().beginning(tenant).await.unwrap().as_ref());
-    let mut last = 0;
+    let beginning = store.audit().beginning(tenant).await.unwrap();
+    let mut file = export::first_line(tenant, beginning.as_ref());
+    let mut last = beginning.map_or(0, |(gone, _)| gone.size());
     loop {
         let entries = store.audit().after(tenant, last, 50).await.unwrap();
         let Some((newest, _)) = entries.last() else { break };
@@ -149,7 +153,7 @@ fn the_oldest_entries_go_where_a_signed_checkpoint_stands_for_them() {
         let tenant = signed_log(&store).await;
         let kind = RecordKind::AuditEvents;
         let due = NOW + SCHEDULE.kept(kind);
-        let delete = async |now| retention::delete(&store, &SCHEDULE, Actor::service(), now).await.unwrap()[&kind];
+        let delete = async |now| swept(&store, &SCHEDULE, now).await[&kind];
         assert_eq!(delete(due - Duration::SECOND).await, 0);
         assert!(database.execute("DELETE FROM audit_events").is_err());
 
@@ -173,6 +177,44 @@ fn the_oldest_entries_go_where_a_signed_checkpoint_stands_for_them() {
 }
 
 #[test]
+fn a_shortening_that_was_broken_off_leaves_the_log_whole_and_is_taken_up() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = signed_log(&store).await;
+        let kind = RecordKind::AuditEvents;
+        let due = NOW + SCHEDULE.kept(kind);
+        let is_whole = async |size| {
+            let end = store.audit().chain(tenant).await.unwrap();
+            let signed = end.checkpoint(NOW);
+            let open = |jws: &str| if jws.is_empty() { Some(signed.clone()) } else { Checkpoint::stated_in(jws) };
+            let whole = export::verify(exported(&store, tenant).await.as_slice(), open).unwrap();
+            assert_eq!((whole.gone, whole.checkpoint.size), (5, size));
+            let mut chain = audit::beginning(&store, tenant).await.unwrap();
+            assert_eq!(audit::walk(&store, tenant, &mut chain, size).await.unwrap(), None);
+            assert_eq!(chain, end);
+        };
+        // It ends after the first transaction: everything may go, and nothing went.
+        assert!(audit::shorten(&store, tenant, due).await.unwrap());
+        assert_eq!(database.count("audit_events"), 6);
+        is_whole(6).await;
+
+        // It ends when a part went, and that is on record.
+        let by = (Actor::service(), due);
+        let some = Line { kept: SCHEDULE.kept(kind), ..line(kind) };
+        assert_eq!(store.retention().delete(Some(tenant), &some, 2, by).await.unwrap(), 2);
+        assert_eq!(database.count("audit_events"), 5);
+        is_whole(7).await;
+
+        assert_eq!(retention::report(&store, &SCHEDULE, due).await.unwrap()[&kind], 3);
+        assert_eq!(swept(&store, &SCHEDULE, due).await[&kind], 3);
+        is_whole(8).await;
+        let left = database.values("SELECT CAST(sequence AS TEXT) AS value FROM audit_events ORDER BY sequence");
+        assert_eq!(left, ["6", "7", "8"]);
+        assert_eq!(swept(&store, &SCHEDULE, due).await[&kind], 0);
+    });
+}
+
+#[test]
 fn a_log_that_is_not_what_was_signed_is_kept_as_evidence() {
     on_each_database(|database| async move {
         let store = database.store().await;
@@ -185,7 +227,7 @@ fn a_log_that_is_not_what_was_signed_is_kept_as_evidence() {
         database.execute("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3").unwrap();
         let due = NOW + SCHEDULE.audit_events;
         assert!(!audit::shorten(&store, tenant, due).await.unwrap());
-        let gone = retention::delete(&store, &SCHEDULE, Actor::service(), due).await.unwrap();
+        let gone = swept(&store, &SCHEDULE, due).await;
         assert_eq!((gone[&RecordKind::AuditEvents], database.count("audit_events")), (0, 6));
     });
 }

@@ -10,11 +10,15 @@ use time::Duration;
 use velum::{
     domain::{
         consent::{Consent, ConsentState, GivenBy, Method, Purpose, Reference, ShownNotice, Statement},
-        id::{ConsentId, SubjectId},
+        erasure::ErasureState,
+        id::{ConsentId, SubjectId, TenantId},
+        job::JobKind,
         notice::{Generation, Notice},
         restriction::{Ground, Restriction},
     },
-    store::{Conflict, StoreError},
+    store::{
+        Conflict, ErasureRequest, NewErasureRequest, NewJob, NewWithdrawal, STANDING_CONSENTS_MAX, Store, StoreError,
+    },
 };
 
 use crate::databases::*;
@@ -50,7 +54,7 @@ fn a_consent_lives_from_grant_to_withdrawal() {
             .await
             .unwrap();
         assert_eq!(again, withdrawn);
-        assert_eq!(store.consents().list(tenant, id, &any_key()).await.unwrap(), [withdrawn]);
+        assert_eq!(all_consents(&store, tenant, id, &any_key()).await, [withdrawn]);
     });
 }
 
@@ -235,7 +239,7 @@ fn nothing_is_written_about_a_person_whose_data_rest_and_nothing_is_deleted_one_
             assert!(matches!(refused, Err(StoreError::Restricted)), "{refused:?}");
         }
         assert_eq!((database.count("enrolments"), database.count("verifications")), (1, 0));
-        store.subjects().lift_restriction(tenant, id, act()).await.unwrap();
+        store.subjects().lift_restriction(tenant, id, None, act()).await.unwrap();
         insert_verification(&store, tenant, verification_of(id), &key).await.unwrap();
         store.templates().delete(tenant, id, template, act()).await.unwrap();
     });
@@ -257,7 +261,7 @@ fn who_said_what_when_and_how_comes_back_and_references_rest_sealed() {
             ..consent_of(id)
         };
         store.consents().insert(tenant, &consent, &key, act()).await.unwrap();
-        assert_eq!(store.consents().list(tenant, id, &key).await.unwrap(), vec![consent.clone()]);
+        assert_eq!(all_consents(&store, tenant, id, &key).await, vec![consent.clone()]);
 
         let no = Statement { evidence: named("call of Zwiebelturm"), by: Some("key_1".to_owned()), ..said(NOW) };
         let withdrawn = store
@@ -307,7 +311,7 @@ fn a_material_change_ends_what_was_agreed_to_before_and_nothing_else_does() {
         assert!(superseded(active().await));
         let written = insert_template(&store, tenant, id, &key, b"template").await;
         assert!(matches!(written, Err(StoreError::ConsentSuperseded)));
-        let states = store.consents().list(tenant, id, &key).await.unwrap();
+        let states = all_consents(&store, tenant, id, &key).await;
         assert!(states.iter().all(|consent| consent.state(NOW) == ConsentState::Superseded));
         assert_eq!(store.history().counts(tenant, NOW).await.unwrap().active_consents, 0);
         let unregistered = store.consents().insert(tenant, &consent_of(id), &key, act()).await;
@@ -376,5 +380,159 @@ fn material_changes_that_are_published_at_once_are_counted_one_by_one() {
         }
         generations.sort();
         assert_eq!(generations, (1..=8).map(Generation).collect::<Vec<_>>());
+    });
+}
+
+/// What is opened where it is policy to erase whoever agrees to nothing any more.
+fn policy(tenant: TenantId, subject: SubjectId) -> NewErasureRequest {
+    let request = ErasureRequest { state: ErasureState::Verified, begun_at: None, ..erasure_of(tenant, subject) };
+    let job = NewJob {
+        kind: JobKind::Erasure,
+        tenant: Some(tenant),
+        payload: serde_json::json!({}),
+        unique_key: None,
+        due_at: NOW,
+        created_at: NOW,
+    };
+    NewErasureRequest { request, job, event: act().event }
+}
+
+/// Withdraws at that moment where it is policy to erase.
+async fn withdraw(store: &Store, tenant: TenantId, subject: SubjectId, consent: ConsentId, said: Statement) {
+    let new = NewWithdrawal { statement: said, key: any_key(), erasure: Some(policy(tenant, subject)) };
+    store.consents().withdraw(tenant, subject, consent, new, act_of).await.unwrap();
+}
+
+#[test]
+fn a_consent_that_a_notice_superseded_keeps_nobody_from_being_erased() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, _) = subject(&store, tenant, "emp-0042").await;
+        grant(&store, tenant, id).await;
+        let other = Consent { purpose: "newsletter".parse().unwrap(), ..consent_of(id) };
+        store.consents().insert(tenant, &other, &any_key(), act()).await.unwrap();
+        publish(&store, &notice_of(tenant, "1", "en", true)).await.unwrap();
+        assert_eq!(database.count("erasure_requests"), 0);
+        withdraw(&store, tenant, id, other.id, said(NOW)).await;
+        assert_eq!(database.count("erasure_requests"), 1);
+    });
+}
+
+#[test]
+fn a_consent_that_stands_keeps_whoever_withdrew_another() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, _) = subject(&store, tenant, "emp-0042").await;
+        let standing = grant(&store, tenant, id).await;
+        let other = Consent { purpose: "newsletter".parse().unwrap(), ..consent_of(id) };
+        store.consents().insert(tenant, &other, &any_key(), act()).await.unwrap();
+        withdraw(&store, tenant, id, other.id, said(NOW)).await;
+        assert_eq!(database.count("erasure_requests"), 0);
+        withdraw(&store, tenant, id, standing, said(NOW)).await;
+        assert_eq!(database.count("erasure_requests"), 1);
+    });
+}
+
+#[test]
+fn who_withdrew_while_the_data_rested_is_erased_when_they_rest_no_more() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let ended = said(NOW - Duration::HOUR);
+        let resting = async |name: &str| {
+            let (id, _) = subject(&store, tenant, name).await;
+            // Withdrawn before: of that the policy had its say then.
+            let before = grant(&store, tenant, id).await;
+            store.consents().withdraw(tenant, id, before, withdrawal(ended.clone(), any_key()), act_of).await.unwrap();
+            let restriction = Restriction { ground: Ground::LegalClaims, since: NOW };
+            store.subjects().restrict(tenant, id, restriction, |_| Ok(act())).await.unwrap();
+            id
+        };
+        let lift = async |id| {
+            for _ in 0..2 {
+                let erasure = Some(policy(tenant, id));
+                store.subjects().lift_restriction(tenant, id, erasure, act()).await.unwrap();
+            }
+        };
+        let silent = resting("said nothing").await;
+        lift(silent).await;
+        let again = resting("said no and then yes").await;
+        let consent = grant(&store, tenant, again).await;
+        withdraw(&store, tenant, again, consent, said(NOW)).await;
+        grant(&store, tenant, again).await;
+        lift(again).await;
+        assert_eq!(database.count("erasure_requests"), 0);
+
+        let gone = resting("said no").await;
+        let consent = grant(&store, tenant, gone).await;
+        withdraw(&store, tenant, gone, consent, said(NOW)).await;
+        assert_eq!(database.count("erasure_requests"), 0);
+        lift(gone).await;
+        let opened = database.values("SELECT subject_id AS value FROM erasure_requests");
+        assert_eq!(opened, [gone.to_string()]);
+        assert_eq!(database.count("jobs"), 1);
+    });
+}
+
+#[test]
+fn consents_come_in_pages() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, _) = subject(&store, tenant, "emp-0042").await;
+        let mut granted = vec![];
+        for _ in 0..5 {
+            granted.insert(0, grant(&store, tenant, id).await);
+        }
+        let (mut seen, mut sizes, mut before) = (vec![], vec![], None);
+        loop {
+            let page = store.consents().list(tenant, id, before, 2, &any_key()).await.unwrap();
+            sizes.push(page.items.len());
+            seen.extend(page.items.into_iter().map(|consent| consent.id));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!((seen, sizes), (granted, vec![2, 2, 1]));
+    });
+}
+
+#[test]
+fn a_person_has_so_many_standing_consents_to_a_purpose_and_no_more() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (id, key) = subject(&store, tenant, "emp-0042").await;
+        let key = Arc::new(key);
+        let insert = async |consent: &Consent| store.consents().insert(tenant, consent, &any_key(), act()).await;
+        let full = |inserted| matches!(inserted, Err(StoreError::Conflict(Conflict::TooManyConsents)));
+        let over = Consent { expires_at: Some(NOW), ..consent_of(id) };
+        insert(&over).await.unwrap();
+        for _ in 0..STANDING_CONSENTS_MAX {
+            grant(&store, tenant, id).await;
+        }
+        assert!(full(insert(&consent_of(id)).await));
+        insert(&Consent { purpose: "newsletter".parse().unwrap(), ..consent_of(id) }).await.unwrap();
+        let (other, _) = subject(&store, tenant, "emp-0043").await;
+        grant(&store, tenant, other).await;
+
+        // Whoever agreed under an older notice may be asked under the new one, however often that was.
+        let notice = publish(&store, &notice_of(tenant, "1", "en", true)).await.unwrap();
+        let shown = ShownNotice { version: notice.version, id: Some(notice.id), generation: notice.generation };
+        let newest = Consent { notice: shown, ..consent_of(id) };
+        insert(&newest).await.unwrap();
+
+        // One no ends them all, each with its evidence.
+        let no = Statement { evidence: Some(Reference::new("call of Zwiebelturm".to_owned())), ..said(NOW) };
+        let new = withdrawal(no.clone(), Arc::clone(&key));
+        store.consents().withdraw(tenant, id, newest.id, new, act_of).await.unwrap();
+        let listed = all_consents(&store, tenant, id, &key).await;
+        let faces = listed.iter().filter(|consent| consent.purpose == purpose());
+        assert!(faces.clone().count() > 90 && faces.clone().all(|consent| consent.withdrawn == Some(no.clone())));
+        assert_eq!(store.consents().find(tenant, id, over.id, &key).await.unwrap().withdrawn, Some(no));
+        insert(&Consent { id: ConsentId::generate(), ..newest }).await.unwrap();
     });
 }

@@ -296,6 +296,11 @@ pub async fn grant(store: &Store, tenant: TenantId, subject: SubjectId) -> Conse
     consent.id
 }
 
+/// Every consent of a person who has few, newest first.
+pub async fn all_consents(store: &Store, tenant: TenantId, subject: SubjectId, key: &DataKey) -> Vec<Consent> {
+    store.consents().list(tenant, subject, None, 100, key).await.unwrap().items
+}
+
 /// An act of the operator, without an idempotency key.
 pub fn act() -> Act {
     Event::of(Actor::operator(), Action::SubjectCreated, "something", NOW).into()

@@ -2,11 +2,16 @@
 
 use time::Duration;
 use velum::{
+    audit::SubjectDigest,
     domain::{
         erasure::ErasureState,
         id::{ErasureId, SubjectId, TenantId},
+        job::JobKind,
     },
-    store::{Conflict, ErasureFilter, ErasureRequest, LedgerKind, Mark, NewLedgerEntry, Step, StoreError},
+    store::{
+        Conflict, ErasureFilter, ErasureLedger, ErasureRequest, LedgerEntry, LedgerKind, LedgerLoss, Mark, NewJob,
+        NewLedgerEntry, Step, StoreError,
+    },
 };
 
 use crate::databases::*;
@@ -98,6 +103,41 @@ fn open_requests_are_read_by_their_deadlines() {
 }
 
 #[test]
+fn what_people_wrote_on_earlier_requests_goes_with_the_person() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (tenant, elsewhere) = (tenant(&store).await, tenant(&store).await);
+        let erasures = store.erasures();
+        let rejected = async |tenant, name, digest| {
+            let (person, _) = subject(&store, tenant, name).await;
+            let request =
+                ErasureRequest { state: ErasureState::Verified, subject_digest: digest, ..erasure_of(tenant, person) };
+            erasures.open(&request, None, act()).await.unwrap();
+            let reason = Some("Ms Example of 12 High Street did not sign".to_owned());
+            let step = Step { reason, ..step(ErasureState::Rejected) };
+            erasures.step(tenant, request.id, step, None, |_| Ok(act())).await.unwrap();
+            (request.id, person)
+        };
+        let (early, person) = rejected(tenant, "somebody", SubjectDigest([9; 32])).await;
+        // Of another person, and of the other tenant, though the digest is the same there.
+        let (other, _) = rejected(tenant, "another", SubjectDigest([8; 32])).await;
+        let (foreign, _) = rejected(elsewhere, "somebody", SubjectDigest([9; 32])).await;
+
+        let request = erasure_of(tenant, person);
+        erasures.open(&request, None, act()).await.unwrap();
+        for _ in 0..2 {
+            let done = erasures.remove_rows(tenant, request.id, person, act().event).await.unwrap();
+            assert_eq!(done.removed.unwrap().rows.reasons, 1);
+        }
+        assert_eq!(erasures.find(tenant, early).await.unwrap().reason, None);
+        assert!(erasures.find(tenant, other).await.unwrap().reason.is_some());
+        assert!(erasures.find(elsewhere, foreign).await.unwrap().reason.is_some());
+        let named = "SELECT id AS value FROM erasure_requests WHERE reason LIKE '%Example%' ORDER BY id";
+        assert_eq!(database.values(named).len(), 2);
+    });
+}
+
+#[test]
 fn a_certificate_is_written_once() {
     on_each_database(|database| async move {
         let store = database.store().await;
@@ -134,8 +174,10 @@ fn the_ledger_has_each_step_of_a_request_once_and_knows_its_own_places() {
         let certified = ledger.append(entry(LedgerKind::Certified("jws".to_owned()), one)).await.unwrap();
         let again = ledger.append(entry(LedgerKind::Certified("other".to_owned()), one)).await.unwrap();
         assert_eq!(again, certified);
-        assert_eq!(ledger.after(0, 9).await.unwrap().len(), 3);
-        assert_eq!(ledger.after(2, 9).await.unwrap(), std::slice::from_ref(&certified));
+        let all = entries_after(&ledger, Mark::start()).await.unwrap();
+        assert_eq!(all.len(), 3);
+        assert_eq!(entries_after(&ledger, all[1].mark.clone()).await.unwrap(), std::slice::from_ref(&certified));
+        assert!(entries_after(&ledger, certified.mark.clone()).await.unwrap().is_empty());
 
         assert!(ledger.has(Mark::start()).await.unwrap());
         assert!(ledger.has(certified.mark.clone()).await.unwrap());
@@ -144,5 +186,112 @@ fn the_ledger_has_each_step_of_a_request_once_and_knows_its_own_places() {
         for change in ["UPDATE ledger_entries SET at = 0", "DELETE FROM ledger_entries"] {
             assert!(database.execute(change).unwrap_err().to_string().contains("append-only"));
         }
+    });
+}
+
+async fn entries_after(ledger: &ErasureLedger, place: Mark) -> Result<Vec<LedgerEntry>, StoreError> {
+    let (mut walk, mut found) = (ledger.walk(place), Vec::new());
+    loop {
+        let page = walk.next().await?;
+        if page.is_empty() {
+            return Ok(found);
+        }
+        found.extend(page);
+    }
+}
+
+/// Takes the append-only triggers away, as somebody with the database in his hands could.
+fn disarm(database: &TestDatabase) {
+    let disarm = match database.kind {
+        Kind::Sqlite => "DROP TRIGGER ledger_entries_no_update; DROP TRIGGER ledger_entries_no_delete",
+        Kind::Postgres => "DROP TRIGGER ledger_entries_append_only ON ledger_entries",
+    };
+    database.execute(disarm).unwrap();
+}
+
+#[test]
+fn a_changed_removed_inserted_or_moved_entry_breaks_the_ledger_where_it_stood() {
+    let damages = [
+        ("UPDATE ledger_entries SET kind = 'certified' WHERE sequence = 5", 5),
+        ("UPDATE ledger_entries SET at = at + 1 WHERE sequence = 1", 1),
+        (
+            "UPDATE ledger_entries SET subject_id = (SELECT subject_id FROM ledger_entries WHERE sequence = 2) WHERE sequence = 7",
+            7,
+        ),
+        ("DELETE FROM ledger_entries WHERE sequence = 4", 4),
+        ("DELETE FROM ledger_entries WHERE sequence = 10", 10),
+        ("DELETE FROM ledger_entries", 1),
+        (
+            "INSERT INTO ledger_entries SELECT 11, at, 'certified', request_id, tenant_id, subject_id, certificate, hash \
+             FROM ledger_entries WHERE sequence = 10",
+            11,
+        ),
+        (
+            "UPDATE ledger_entries SET sequence = 100 WHERE sequence = 2; UPDATE ledger_entries SET sequence = 2 \
+             WHERE sequence = 3; UPDATE ledger_entries SET sequence = 3 WHERE sequence = 100",
+            2,
+        ),
+        ("DELETE FROM ledger_entries WHERE sequence = 10; UPDATE ledger_head SET sequence = 9", 10),
+        ("UPDATE ledger_head SET sequence = 9", 11),
+    ];
+    for (damage, broken_at) in damages {
+        on_each_database(|database| async move {
+            let ledger = database.ledger().await;
+            for _ in 0..10 {
+                let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+                let (kind, request) = (LedgerKind::Begun, ErasureId::generate());
+                ledger.append(NewLedgerEntry { at: NOW, kind, request, tenant, subject }).await.unwrap();
+            }
+            disarm(&database);
+            database.execute(damage).unwrap();
+            let read = entries_after(&ledger, Mark::start()).await;
+            assert!(
+                matches!(read, Err(StoreError::LedgerBroken { sequence }) if sequence == broken_at),
+                "{damage}: {read:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn a_loss_that_was_accepted_stays_in_the_ledger() {
+    on_each_database(|database| async move {
+        let ledger = database.ledger().await;
+        let loss = LedgerLoss { at: NOW, ended_at: 4, remembered: 8, entries: 2, requests: 1 };
+        ledger.accept_loss(loss).await.unwrap();
+        assert_eq!(ledger.losses().await.unwrap(), [loss]);
+        for change in ["UPDATE ledger_losses SET entries = 0", "DELETE FROM ledger_losses"] {
+            assert!(database.execute(change).unwrap_err().to_string().contains("append-only"));
+        }
+    });
+}
+
+#[test]
+fn a_request_that_is_put_back_takes_the_rows_with_it_and_leaves_the_rest_to_the_queue() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (person, _) = subject(&store, tenant, "somebody").await;
+        grant(&store, tenant, person).await;
+        let request = erasure_of(tenant, person);
+        let job = NewJob {
+            kind: JobKind::Erasure,
+            tenant: Some(tenant),
+            payload: serde_json::json!({ "request": request.id.to_string() }),
+            unique_key: None,
+            due_at: NOW,
+            created_at: NOW,
+        };
+        let put_back = store.erasures().restore(&request, job.clone(), act().event, act().event).await.unwrap();
+        assert!(matches!(store.subjects().find(tenant, person).await, Err(StoreError::NotFound)));
+        let removed = put_back.removed.clone().unwrap();
+        assert_eq!((removed.rows.subjects, removed.rows.consents), (1, 1));
+        let jobs = store.jobs().list(false, 9).await.unwrap();
+        assert_eq!(jobs.iter().map(|job| job.kind.as_str()).collect::<Vec<_>>(), ["erasure"]);
+
+        // What the certificate counts is what was removed first.
+        assert_eq!(store.erasures().restore(&put_back, job, act().event, act().event).await.unwrap(), put_back);
+        let done = store.erasures().remove_rows(tenant, request.id, person, act().event).await.unwrap();
+        assert_eq!(done.removed, Some(removed));
     });
 }

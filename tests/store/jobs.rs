@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 use velum::{
+    audit::{Action, Actor, Event},
     domain::{
         id::{JobId, TenantId},
         job::{ATTEMPTS_MAX, JobKind},
@@ -25,6 +26,17 @@ fn job() -> NewJob {
         due_at: NOW,
         created_at: NOW,
     }
+}
+
+fn retry_of(job: JobId, at: OffsetDateTime) -> Event {
+    Event::of(Actor::operator(), Action::JobRetried, job, at)
+}
+
+/// Asks for the jobs of which a tenant's log says that they were retried.
+fn retried_in(tenant: TenantId) -> String {
+    format!(
+        "SELECT object AS value FROM audit_events WHERE action = 'job.retried' AND tenant_id = '{tenant}' ORDER BY sequence"
+    )
 }
 
 async fn lease_at(store: &Store, now: OffsetDateTime) -> Option<LeasedJob> {
@@ -122,10 +134,24 @@ fn a_job_that_failed_comes_back_when_it_is_due_and_is_dead_when_it_is_given_up()
         let dead = &store.jobs().list(true, 10).await.unwrap()[0];
         assert_eq!((dead.id, dead.dead_at, dead.attempts), (first.lease.job(), Some(later), 2));
 
-        store.jobs().retry(dead.id, later).await.unwrap();
+        let (one, other) = (tenant(&store).await, tenant(&store).await);
+        let retried = |tenant| database.values(&retried_in(tenant));
+        store.jobs().retry(dead.id, retry_of(dead.id, later)).await.unwrap();
+        // It was a job for every tenant.
+        assert_eq!((retried(one), retried(other)), (vec![dead.id.to_string()], vec![dead.id.to_string()]));
         assert_eq!(lease_at(&store, later).await.unwrap().attempt, 1);
-        assert!(matches!(store.jobs().retry(dead.id, later).await, Err(StoreError::NotFound)));
-        assert!(matches!(store.jobs().retry(JobId::generate(), later).await, Err(StoreError::NotFound)));
+        for id in [dead.id, JobId::generate()] {
+            assert!(matches!(store.jobs().retry(id, retry_of(id, later)).await, Err(StoreError::NotFound)));
+        }
+        assert_eq!(retried(one).len(), 1, "nothing was done, and nothing is recorded");
+
+        let own = NewJob { tenant: Some(one), ..job() };
+        store.jobs().enqueue(own).await.unwrap();
+        let lease = lease_at(&store, later).await.unwrap().lease;
+        store.jobs().fail(&lease, "failed", None, later).await.unwrap();
+        store.jobs().retry(lease.job(), retry_of(lease.job(), later)).await.unwrap();
+        assert_eq!(retried(one), [dead.id.to_string(), lease.job().to_string()]);
+        assert_eq!(retried(other), [dead.id.to_string()], "of its own tenant alone");
     });
 }
 
@@ -184,7 +210,8 @@ fn a_job_with_a_key_is_queued_once_as_long_as_it_is_not_done() {
         store.jobs().fail(&second.lease, "failed", None, NOW).await.unwrap();
         store.jobs().enqueue(daily()).await.unwrap();
         assert_eq!(database.count("jobs"), 2);
-        let retried = store.jobs().retry(second.lease.job(), NOW).await;
+        let id = second.lease.job();
+        let retried = store.jobs().retry(id, retry_of(id, NOW)).await;
         assert!(matches!(retried, Err(StoreError::Conflict(Conflict::JobQueued))));
     });
 }

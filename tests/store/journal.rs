@@ -122,11 +122,17 @@ fn a_forgotten_subject_leaves_no_counter_and_gets_no_fresh_budget() {
         let journal = database.journal().await;
         let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
         journal.admit(opening(tenant, subject), GENEROUS, NOW).await.unwrap();
+        let forget = async || journal.forget(tenant, subject, CALLER.to_owned(), NOW).await.unwrap();
         for _ in 0..2 {
-            journal.forget(tenant, subject, CALLER.to_owned(), NOW).await.unwrap();
+            assert_eq!(forget().await, Some(1), "what was removed first stands");
         }
+        let nobody = journal.forget(tenant, SubjectId::generate(), CALLER.to_owned(), NOW).await;
+        assert_eq!(nobody.unwrap(), Some(0));
         assert_eq!(database.count("budget_counters WHERE scope = 'subject'"), 0);
-        assert_eq!(database.count("forgotten_subjects"), 1);
+        assert_eq!(database.count("forgotten_subjects"), 2);
+        // A program of before noted nothing.
+        database.execute("UPDATE forgotten_subjects SET counters = NULL").unwrap();
+        assert_eq!(forget().await, None);
         let refused = journal.admit(opening(tenant, subject), GENEROUS, NOW).await;
         assert!(matches!(refused, Err(JournalError::Forgotten)));
         // The other tenants' persons are not concerned.

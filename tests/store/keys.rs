@@ -1,12 +1,13 @@
 //! The key store: one key for each subject, and none after its destruction; one for the addresses of each period.
 
+use sha2::{Digest, Sha256};
 use time::Duration;
 use velum::{
     domain::{
         id::{SubjectId, TenantId},
         network::ClientAddress,
     },
-    store::{Conflict, KeyStore, StoreError},
+    store::{Conflict, DestroyedKey, KeyStore, StoreError},
     vault::{AddressKey, DataKey, Place, VaultError},
 };
 
@@ -123,6 +124,50 @@ fn a_key_store_without_the_key_encryption_key_says_which_is_missing() {
             StoreError::Sealed(VaultError::UnknownKey(id)) => assert_eq!(id, "2026-11"),
             error => panic!("{error}"),
         }
+    });
+}
+
+/// The wrapped keys in a column, as a certificate names them.
+fn named(database: &TestDatabase, column: &str) -> Vec<DestroyedKey> {
+    let named = |wrapped: String| DestroyedKey {
+        wrapped_sha256: hex::encode(Sha256::digest(hex::decode(wrapped).unwrap())),
+        wrapped_by: "2026-11".to_owned(),
+    };
+    database.bytes("data_keys", column).into_iter().map(named).collect()
+}
+
+#[test]
+fn whoever_destroys_a_key_is_told_which_it_was_however_often() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        keys.create(tenant, subject, NOW).await.unwrap();
+        let present = named(&database, "wrapped");
+        assert_eq!(present.len(), 1);
+        for _ in 0..2 {
+            assert_eq!(keys.destroy(tenant, subject, NOW).await.unwrap(), Some(present.clone()));
+        }
+        // Who never had one has none to name.
+        let nobody = SubjectId::generate();
+        for _ in 0..2 {
+            assert_eq!(keys.destroy(tenant, nobody, NOW).await.unwrap(), Some(vec![]));
+        }
+        // A program of before destroyed it, and noted nothing.
+        database.execute("UPDATE data_keys SET destroyed_keys = NULL").unwrap();
+        assert_eq!(keys.destroy(tenant, subject, NOW).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_key_that_is_destroyed_while_it_is_exchanged_was_two() {
+    on_each_database(|database| async move {
+        let keys = database.key_store().await;
+        let (tenant, subject) = (TenantId::generate(), SubjectId::generate());
+        keys.create(tenant, subject, NOW).await.unwrap();
+        assert_eq!(keys.begin_exchange(NOW + Duration::DAY, NOW).await.unwrap(), 1);
+        let both = [named(&database, "wrapped"), named(&database, "next_wrapped")].concat();
+        assert_eq!(keys.destroy(tenant, subject, NOW).await.unwrap(), Some(both.clone()));
+        assert_ne!(both[0], both[1]);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use diesel::{Connection, PgConnection, connection::SimpleConnection};
 use velum::store::StoreError;
 
 use crate::databases::*;
@@ -60,20 +61,74 @@ fn a_database_that_was_never_migrated_is_named_as_behind() {
 }
 
 #[test]
-fn a_database_of_a_newer_program_is_refused_by_version() {
+fn a_newer_program_s_step_that_this_one_cannot_live_with_is_refused_by_version() {
+    // A step that needs what this program does not know, and one that came before others it does know.
+    for version in ["20991231000000needs20991230000000", "20200101000000"] {
+        on_each_database(|database| async move {
+            let store = database.store().await;
+            came(&database, version);
+            let refusals = [
+                database.unmigrated_store().await.err().unwrap(),
+                store.database().check_schema().await.unwrap_err(),
+                store.migrate().await.unwrap_err(),
+                store.database().pending(None).await.unwrap_err(),
+            ];
+            for refusal in refusals {
+                assert!(matches!(refusal, StoreError::UnknownSchema { .. }), "{refusal}");
+                assert!(refusal.to_string().contains(version), "{refusal}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_newer_program_s_step_that_this_one_can_live_with_stands_beside_it() {
     on_each_database(|database| async move {
         let store = database.store().await;
-        database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('20991231000000')").unwrap();
-        let refusals = [
-            database.unmigrated_store().await.err().unwrap(),
-            store.database().check_schema().await.unwrap_err(),
-            store.migrate().await.unwrap_err(),
-            store.database().migrate_down().await.unwrap_err(),
-        ];
-        for refusal in refusals {
-            assert!(matches!(refusal, StoreError::UnknownSchema { .. }), "{refusal}");
-            assert!(refusal.to_string().contains("20991231000000"), "{refusal}");
-        }
+        let (newest, _) = store.database().migrations().await.unwrap().pop().unwrap();
+        came(&database, "20991231000000");
+        came(&database, &format!("20991231000001needs{newest}"));
+        database.unmigrated_store().await.unwrap();
+        store.database().check_schema().await.unwrap();
+        assert!(store.migrate().await.unwrap().is_empty());
+        // The way back is the newer program's.
+        let refusal = store.database().migrate_down().await.unwrap_err();
+        assert!(refusal.to_string().contains("20991231000001"), "{refusal}");
+    });
+}
+
+fn came(database: &TestDatabase, version: &str) {
+    database.execute(&format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}')")).unwrap();
+}
+
+#[test]
+fn what_is_pending_says_whether_the_running_program_goes_on_beside_it() {
+    on_each_database(|database| async move {
+        let store = database.unmigrated_store().await.unwrap();
+        let pending = store.database().pending(None).await.unwrap();
+        assert!(pending.len() > 1 && pending.iter().all(|(_, beside)| *beside), "beside nothing: {pending:?}");
+        store.migrate().await.unwrap();
+        assert!(store.database().pending(None).await.unwrap().is_empty());
+
+        let newest = store.database().migrate_down().await.unwrap().unwrap();
+        assert_eq!(store.database().pending(None).await.unwrap(), [(newest.clone(), true)]);
+        // A program that knows a later version and not this one would refuse to start again.
+        let running = vec!["20991231000000".to_owned()];
+        assert_eq!(store.database().pending(Some(running)).await.unwrap(), [(newest, false)]);
+    });
+}
+
+#[test]
+fn a_role_that_makes_no_tables_can_look_at_the_schema() {
+    on(Kind::Postgres, |database| async move {
+        let store = database.store().await;
+        let name = database.values("SELECT current_database()::text AS value").remove(0);
+        let mut superuser = PgConnection::establish(&database.superuser_url()).unwrap();
+        superuser.batch_execute(&format!("ALTER DATABASE {name} OWNER TO velum")).unwrap();
+        database.execute("CREATE TABLE mine (id int)").unwrap_err();
+        store.database().check_schema().await.unwrap();
+        database.unmigrated_store().await.unwrap();
+        superuser.batch_execute(&format!("ALTER DATABASE {name} OWNER TO velum_app")).unwrap();
     });
 }
 

@@ -213,7 +213,7 @@ fn addresses_follow_an_exchange_of_their_key_and_a_replay_of_the_ledger() {
 
         // The ledger knows of another erasure of the same person: the controller is told of that one.
         let replayed = erasure_of(tenant, person);
-        store.erasures().restore(&replayed, act().event).await.unwrap();
+        store.erasures().restore(&replayed, job(tenant), act().event, act().event).await.unwrap();
         assert_eq!(store.opendsr().find(tenant, id()).await.unwrap().erasure, Some(replayed.id));
         store.erasures().remove_rows(tenant, replayed.id, person, act().event).await.unwrap();
         store.erasures().certify(tenant, replayed.id, "certificate".to_owned(), act()).await.unwrap();

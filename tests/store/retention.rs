@@ -1,16 +1,20 @@
 //! What is kept long enough goes to the instant, is announced before, and nothing else goes with it.
 
+use std::collections::BTreeMap;
+
 use time::{Duration, OffsetDateTime};
 use velum::{
     audit::Actor,
     domain::{
+        consent::{Consent, Purpose, ShownNotice},
         id::{ClientId, SubjectId, TenantId},
+        notice::Notice,
         restriction::{Ground, Restriction},
-        retention::{RecordKind, RetentionSchedule},
+        retention::{Line, RecordKind, RetentionSchedule, Serves},
         usage::Operation,
     },
-    flows::retention::{Counts, delete, report},
-    store::{NewClient, Store, TokenRef, Verification},
+    flows::retention::{Counts, Sweep, delete, report},
+    store::{NewClient, Store, StoreError, TokenRef, Verification},
     vault::DataKey,
 };
 
@@ -20,6 +24,7 @@ pub const SCHEDULE: RetentionSchedule = RetentionSchedule {
     unused_templates: Duration::days(1_095),
     templates_without_consent: Duration::days(30),
     ended_consents: Duration::days(1_000),
+    ended_consents_of: BTreeMap::new(),
     verifications: Duration::days(365),
     audit_events: Duration::days(366),
     usage_days: Duration::days(400),
@@ -35,10 +40,22 @@ fn by(now: OffsetDateTime) -> (Actor, OffsetDateTime) {
     (Actor::service(), now)
 }
 
+/// What a run that nothing stands against deletes.
+pub async fn swept(store: &Store, schedule: &RetentionSchedule, now: OffsetDateTime) -> Counts {
+    let Sweep { gone, failed } = delete(store, schedule, Actor::service(), now).await;
+    assert!(failed.is_none(), "{failed:?}");
+    gone
+}
+
+/// Rows of a kind that need not be old.
+pub fn line(kind: RecordKind) -> Line {
+    Line { kind, serves: Serves::Service, kept: Duration::ZERO }
+}
+
 /// What then goes: exactly that.
 async fn gone(store: &Store, now: OffsetDateTime) -> Vec<(RecordKind, u64)> {
     let before = announced(store, now).await;
-    assert_eq!(some(delete(store, &SCHEDULE, Actor::service(), now).await.unwrap()), before);
+    assert_eq!(some(swept(store, &SCHEDULE, now).await), before);
     assert_eq!(announced(store, now).await, []);
     before
 }
@@ -96,11 +113,11 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         let (again, _) = enrolled(&store, tenant, "again").await;
         enrolled(&store, tenant, "standing").await;
         let (expired, expired_key) = subject(&store, tenant, "expired").await;
-        let ending = velum::domain::consent::Consent { expires_at: Some(end), ..consent_of(expired) };
+        let ending = Consent { expires_at: Some(end), ..consent_of(expired) };
         store.consents().insert(tenant, &ending, &any_key(), act()).await.unwrap();
         insert_template(&store, tenant, expired, &expired_key, b"template").await.unwrap();
         for subject in [withdrawn, again] {
-            let consent = store.consents().list(tenant, subject, &any_key()).await.unwrap()[0].id;
+            let consent = all_consents(&store, tenant, subject, &any_key()).await[0].id;
             store
                 .consents()
                 .withdraw(tenant, subject, consent, withdrawal(said(end), any_key()), act_of)
@@ -120,7 +137,7 @@ fn a_template_goes_after_the_last_consent_has_ended_and_stays_with_one_that_stan
         let over = end + SCHEDULE.ended_consents;
         assert_eq!(announced(&store, over - INSTANT).await, []);
         assert_eq!(gone(&store, over).await, [(RecordKind::EndedConsents, 3)]);
-        assert_eq!(store.consents().list(tenant, again, &any_key()).await.unwrap().len(), 1);
+        assert_eq!(all_consents(&store, tenant, again, &any_key()).await.len(), 1);
     });
 }
 
@@ -141,8 +158,8 @@ fn a_run_that_was_cut_short_is_taken_up_where_it_stopped() {
         verify(&store, tenant, subject, &key, NOW + INSTANT).await;
 
         let now = NOW + SCHEDULE.verifications;
-        let cut_short =
-            store.retention().delete(Some(tenant), RecordKind::Verifications, NOW, 500, by(NOW)).await.unwrap();
+        let verifications = line(RecordKind::Verifications);
+        let cut_short = store.retention().delete(Some(tenant), &verifications, 500, by(NOW)).await.unwrap();
         assert_eq!((cut_short, database.count("verifications")), (500, 704));
         assert_eq!(gone(&store, now).await, [(RecordKind::Verifications, 703)]);
         assert_eq!(database.count("verifications"), 1);
@@ -195,11 +212,11 @@ fn a_tenants_rows_go_within_its_own_reach() {
         for tenant in [one, other] {
             enrolled(&store, tenant, "person").await;
         }
-        let kind = RecordKind::UnusedTemplates;
-        assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 1);
-        assert_eq!(store.retention().delete(Some(one), kind, NOW, 500, by(NOW)).await.unwrap(), 1);
-        assert_eq!(store.retention().count(Some(one), kind, NOW).await.unwrap(), 0);
-        assert_eq!(store.retention().count(Some(other), kind, NOW).await.unwrap(), 1);
+        let line = line(RecordKind::UnusedTemplates);
+        assert_eq!(store.retention().count(Some(one), &line, NOW).await.unwrap(), 1);
+        assert_eq!(store.retention().delete(Some(one), &line, 500, by(NOW)).await.unwrap(), 1);
+        assert_eq!(store.retention().count(Some(one), &line, NOW).await.unwrap(), 0);
+        assert_eq!(store.retention().count(Some(other), &line, NOW).await.unwrap(), 1);
     });
 }
 
@@ -235,14 +252,14 @@ fn what_is_known_of_a_person_whose_data_rest_stays_until_they_rest_no_more() {
         let (resting, key) = enrolled(&store, tenant, "resting").await;
         enrolled(&store, tenant, "another").await;
         verify(&store, tenant, resting, &key, NOW).await;
-        let consent = store.consents().list(tenant, resting, &any_key()).await.unwrap()[0].id;
+        let consent = all_consents(&store, tenant, resting, &any_key()).await[0].id;
         store.consents().withdraw(tenant, resting, consent, withdrawal(said(NOW), any_key()), act_of).await.unwrap();
         let restriction = Restriction { ground: Ground::LegalClaims, since: NOW };
         let set = store.subjects().restrict(tenant, resting, restriction, |_| Ok(act())).await.unwrap();
         assert_eq!(set, restriction);
         let later = NOW + Duration::days(2_000);
         assert_eq!(gone(&store, later).await, [(RecordKind::UnusedTemplates, 1)], "the other person's");
-        store.subjects().lift_restriction(tenant, resting, act()).await.unwrap();
+        store.subjects().lift_restriction(tenant, resting, None, act()).await.unwrap();
         assert_eq!(announced(&store, later).await.len(), 4, "all kinds that are about persons");
     });
 }
@@ -263,5 +280,97 @@ fn what_a_legal_hold_stands_against_stays_until_it_is_released() {
         assert_eq!(gone(&store, later).await, []);
         database.execute("UPDATE erasure_requests SET state = 'received'").unwrap();
         assert_eq!(gone(&store, later).await, [(RecordKind::UnusedTemplates, 1), (RecordKind::Verifications, 1)]);
+    });
+}
+
+#[test]
+fn what_rests_on_a_notice_that_has_changed_goes_as_if_the_consent_had_ended_then() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let (tenant, foreign) = (tenant(&store).await, tenant(&store).await);
+        let changed = NOW + Duration::days(10);
+        let published = async |version: &str, language: &str, material, published_at| {
+            publish(&store, &Notice { published_at, ..notice_of(tenant, version, language, material) }).await.unwrap()
+        };
+        let (asked_in_vain, _) = enrolled(&store, tenant, "asked in vain").await;
+        let (renewed, _) = enrolled(&store, tenant, "renewed").await;
+        enrolled(&store, foreign, "of somebody else").await;
+        published("1", "en", false, NOW).await;
+        let second = published("2", "en", true, changed).await;
+        let shown = ShownNotice { version: second.version, id: Some(second.id), generation: second.generation };
+        let again = Consent { notice: shown, granted: said(changed), ..consent_of(renewed) };
+        store.consents().insert(tenant, &again, &any_key(), act()).await.unwrap();
+        // Neither another language nor a later change that matters to nobody puts it off.
+        published("2", "de", true, changed + Duration::DAY).await;
+        published("3", "en", false, changed + Duration::DAY).await;
+
+        let over = changed + SCHEDULE.templates_without_consent;
+        assert_eq!(announced(&store, over - INSTANT).await, []);
+        assert_eq!(gone(&store, over).await, [(RecordKind::TemplatesWithoutConsent, 1)]);
+        for (subject, templates) in [(asked_in_vain, 0), (renewed, 1)] {
+            assert_eq!(store.templates().list(tenant, subject).await.unwrap().len(), templates);
+        }
+
+        let over = changed + SCHEDULE.ended_consents;
+        assert_eq!(announced(&store, over - INSTANT).await, []);
+        assert_eq!(gone(&store, over).await, [(RecordKind::EndedConsents, 2)]);
+        assert_eq!(all_consents(&store, tenant, renewed, &any_key()).await[0].id, again.id);
+        assert_eq!(database.count("consents"), 2);
+    });
+}
+
+#[test]
+fn consents_to_a_purpose_with_a_time_of_its_own_go_in_that_time() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let newsletter: Purpose = "newsletter".parse().unwrap();
+        let own = Duration::days(400);
+        let schedule = RetentionSchedule { ended_consents_of: [(newsletter.clone(), own)].into(), ..SCHEDULE };
+        let (subject, _) = subject(&store, tenant, "emp-0042").await;
+        for purpose in [newsletter, "attendance".parse().unwrap(), purpose()] {
+            let consent = Consent { purpose, expires_at: Some(NOW), ..consent_of(subject) };
+            store.consents().insert(tenant, &consent, &any_key(), act()).await.unwrap();
+        }
+        for (now, rows) in [
+            (NOW + own - INSTANT, 0),
+            (NOW + own, 1),
+            (NOW + SCHEDULE.ended_consents - INSTANT, 0),
+            (NOW + SCHEDULE.ended_consents, 2),
+        ] {
+            assert_eq!(report(&store, &schedule, now).await.unwrap()[&RecordKind::EndedConsents], rows);
+            assert_eq!(swept(&store, &schedule, now).await[&RecordKind::EndedConsents], rows);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_deleted_keeps_nothing_else() {
+    on_each_database(|database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let (subject, key) = enrolled(&store, tenant, "one").await;
+        verify(&store, tenant, subject, &key, NOW).await;
+        let today = NOW.unix_timestamp().div_euclid(86_400);
+        store.usage().charge(tenant, today, Operation::Enrolment, 10).await.unwrap().unwrap();
+        let (refusal, no_refusal) = match database.kind {
+            Kind::Postgres => (
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; \
+                 CREATE TRIGGER refuse BEFORE DELETE ON verifications FOR EACH ROW EXECUTE FUNCTION refuse()",
+                "DROP TRIGGER refuse ON verifications",
+            ),
+            Kind::Sqlite => (
+                "CREATE TRIGGER refuse BEFORE DELETE ON verifications BEGIN SELECT RAISE(ABORT, 'no'); END",
+                "DROP TRIGGER refuse",
+            ),
+        };
+        database.execute(refusal).unwrap();
+        let later = NOW + Duration::days(2_000);
+        let Sweep { gone: first, failed } = delete(&store, &SCHEDULE, Actor::service(), later).await;
+        assert!(matches!(failed, Some(StoreError::Database(_))), "{failed:?}");
+        // One comes before what failed, the other after it.
+        assert_eq!(some(first), [(RecordKind::UnusedTemplates, 1), (RecordKind::UsageDays, 1)]);
+        database.execute(no_refusal).unwrap();
+        assert_eq!(gone(&store, later).await, [(RecordKind::Verifications, 1)]);
     });
 }

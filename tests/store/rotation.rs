@@ -428,7 +428,7 @@ async fn is_whole(store: &Store, keystore: &KeyStore, tenant: TenantId, id: Subj
     let subject = store.subjects().find(tenant, id).await.unwrap();
     let templates = store.templates().load(tenant, id, &kind(), None, &key).await.unwrap();
     let verifications = store.verifications().list(tenant, id, None, 100, &key).await.unwrap();
-    let consents = store.consents().list(tenant, id, &key).await.unwrap();
+    let consents = all_consents(store, tenant, id, &key).await;
     let filter = AccessFilter { state: None, subject: Some(id), now: NOW };
     let request = store.access_requests().list(tenant, filter, None, 1).await.unwrap().items[0].id;
     let package = store.access_requests().fetch(tenant, request, None, act().event).await.unwrap();

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What a person agreed to. Lower-case words joined by `_`, at most 64 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Purpose(String);
 
 impl Purpose {
@@ -203,15 +203,6 @@ impl Consent {
             ConsentState::Granted
         }
     }
-
-    /// Whether this changed anything: the first no counts.
-    pub fn withdraw(&mut self, statement: &Statement) -> bool {
-        let first = self.withdrawn.is_none();
-        if first {
-            self.withdrawn = Some(statement.clone());
-        }
-        first
-    }
 }
 
 #[cfg(test)]
@@ -252,16 +243,14 @@ mod tests {
     fn every_state_leads_to_withdrawn_and_none_back_to_granted() {
         let expired = Consent { expires_at: Some(NOW), ..consent() };
         let superseded = Consent { superseded: true, ..consent() };
-        for (mut from, state) in [
+        for (from, state) in [
             (consent(), ConsentState::Granted),
             (expired, ConsentState::Expired),
             (superseded, ConsentState::Superseded),
         ] {
             assert_eq!(from.state(NOW), state);
-            assert!(from.withdraw(&said(NOW)));
-            assert_eq!(from.state(NOW), ConsentState::Withdrawn);
-            assert!(!from.withdraw(&said(NOW + Duration::DAY)), "the first no counts");
-            assert_eq!(from.withdrawn, Some(said(NOW)));
+            let withdrawn = Consent { withdrawn: Some(said(NOW)), ..from };
+            assert_eq!(withdrawn.state(NOW), ConsentState::Withdrawn);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What it costs to get through the door, over HTTPS against a server in a process of its own.
 
-use std::time::Instant;
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt as _, stream};
@@ -8,8 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::percentile;
 use crate::{
+    auth::{
+        Principal, Scopes,
+        jwt::{SigningKey, SigningKeys, TokenConfig, TokenLifetime, Tokens},
+    },
     commands::{api_client::ApiClient, local_server::LocalServer, progress},
-    domain::id::SubjectId,
+    domain::{
+        clock::SystemClock,
+        id::{ClientId, SubjectId, TenantId},
+    },
     settings::FaceSettings,
 };
 
@@ -22,6 +29,8 @@ const AT_ONCE: usize = 100;
 
 pub struct Access {
     redis: bool,
+    /// Median milliseconds of the signature and claims of one token, in this process.
+    signature_ms: f64,
     /// Median milliseconds of a request that nobody is asked about, and of others that pass the door.
     probe_ms: f64,
     admitted_ms: f64,
@@ -84,6 +93,7 @@ impl Access {
         latencies.sort_by(f64::total_cmp);
         Ok(Self {
             redis: redis.is_some(),
+            signature_ms: signature_ms()?,
             probe_ms,
             admitted_ms,
             absent_ms,
@@ -110,6 +120,7 @@ impl Access {
     pub fn to_json(&self) -> Map<String, Value> {
         let members = [
             ("access_redis", json!(self.redis)),
+            ("token_verification_p50_ms", json!(self.signature_ms)),
             ("access_p50_ms", json!(self.door_ms())),
             ("access_with_quota_p50_ms", json!(self.door_ms() + self.count_ms())),
             ("foreign_or_absent_t", json!(self.foreign_or_absent_t)),
@@ -124,10 +135,11 @@ impl Access {
 
     pub fn to_text(&self) -> String {
         format!(
-            "\naccess layer, {}, medians\n  probe, nobody is asked {:>14.2} ms\n  signature, revocation, rates {:>8.2} ms more\n  \
+            "\naccess layer, {}, medians\n  signature and claims of a token {:>5.2} ms\n  probe, nobody is asked {:>14.2} ms\n  signature, revocation, rates {:>8.2} ms more\n  \
              count against the quota {:>13.2} ms more\n  another tenant's id or none: t = {:.1} of {COMPARED} pairs (a difference shows from 4.5)\n  {} tokens, {AT_ONCE} at once: {} failed, {:.0} a second, p50 {:.0} ms, p95 \
              {:.0} ms\n",
             if self.redis { "with Redis" } else { "without Redis" },
+            self.signature_ms,
             self.probe_ms,
             self.door_ms(),
             self.count_ms(),
@@ -139,6 +151,29 @@ impl Access {
             self.token_p95_ms,
         )
     }
+}
+
+/// What [`Tokens::verify`] takes, with an RSA key of the length that `velum keys generate` makes.
+fn signature_ms() -> Result<f64> {
+    let config = TokenConfig {
+        issuer: "https://velum.example".to_owned(),
+        audience: "velum".to_owned(),
+        lifetime: TokenLifetime::DEFAULT,
+        leeway: TokenConfig::LEEWAY_DEFAULT,
+    };
+    let key = SigningKey::from_pem(&SigningKey::generate_pem())?;
+    let tokens = Tokens::new(SigningKeys::single(key), config, Arc::new(SystemClock));
+    let principal =
+        Principal { tenant: TenantId::generate(), client: ClientId::generate(), scopes: Scopes::client_app() };
+    let issued = tokens.issue(&principal)?;
+    let mut times = Vec::with_capacity(REQUESTS);
+    for _ in 0..REQUESTS {
+        let start = Instant::now();
+        black_box(tokens.verify(issued.token.expose_text())?);
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(percentile(&times, 0.5))
 }
 
 /// Whether the time of an answer tells an id of another tenant from one that does not exist: Welch's t over times taken in

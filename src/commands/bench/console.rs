@@ -15,6 +15,8 @@ use crate::{
 
 /// Persons that are registered at the same time.
 const AT_ONCE: usize = 16;
+/// Persons that are registered with one token.
+const PART: usize = 10_000;
 /// One person in so many asks to be erased.
 const ONE_IN: usize = 100;
 /// How often each page is asked for.
@@ -31,12 +33,15 @@ impl Console {
     pub async fn measure(face: &FaceSettings, persons: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
         let mut server = LocalServer::start(face, &[])?;
-        let client = server.ready().await?;
+        server.ready().await?;
         spinner.finish_and_clear();
 
         let bar = progress::counted("persons", persons);
-        let subjects: Vec<String> = stream::iter(0..persons)
-            .map(|number| {
+        let mut subjects = Vec::with_capacity(persons);
+        while subjects.len() < persons {
+            // Another token for each part: a hundred thousand persons take longer than one lives.
+            let (client, from) = (server.ready().await?, subjects.len());
+            let registered = stream::iter(from..persons.min(from + PART)).map(|number| {
                 let (client, bar) = (&client, &bar);
                 async move {
                     let subject = client.create_subject(&format!("person-{number}")).await?;
@@ -44,10 +49,9 @@ impl Console {
                     bar.inc(1);
                     anyhow::Ok(subject)
                 }
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await?;
+            });
+            subjects.extend(registered.buffer_unordered(AT_ONCE).try_collect::<Vec<String>>().await?);
+        }
         bar.finish_and_clear();
         let (answering, mut request) = (server.compliance_officer().await?, None);
         for subject in subjects.iter().step_by(ONE_IN) {

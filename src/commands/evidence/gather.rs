@@ -17,9 +17,11 @@ use crate::{
         consent::Purpose,
         erasure::{ErasureState, Regulation},
         notice::Notice,
-        retention::RecordKind,
     },
-    flows::audit,
+    flows::{
+        audit,
+        retention::{Kept, kept_otherwise},
+    },
     secrets::{self, Kind},
     settings::{Effective, KeyholderSettings, Origin, Settings},
     store::{AccessTimes, ErasureTimes, KeyStore, PAGE_ROWS_MAX, Store, StoreError, Tenant},
@@ -231,25 +233,20 @@ impl System {
     /// The schedule, and how many rows would go if it were applied now.
     pub async fn retention(&self) -> Result<Value, StoreError> {
         let mut records = vec![];
-        for kind in RecordKind::ALL {
-            let kept = self.settings.retention.kept(kind);
+        for line in self.settings.retention.lines() {
             let mut due = 0;
-            let owners: Vec<_> = if kind.of_tenants() {
+            let owners: Vec<_> = if line.kind.of_tenants() {
                 self.tenants.iter().map(|tenant| Some(tenant.id)).collect()
             } else {
                 vec![None]
             };
             for owner in owners {
-                due += self.store.retention().count(owner, kind, self.now - kept).await?;
+                due += self.store.retention().count(owner, &line, self.now).await?;
             }
-            records.push(json!({
-                "record": kind.as_str(),
-                "purpose": kind.purpose().map(|purpose| purpose.to_string()),
-                "kept_seconds": kept.whole_seconds(),
-                "counted_from": kind.counted_from(),
-                "rows_due_now": due,
-            }));
+            records.push(retained(&line.into(), Some(due)));
         }
+        let otherwise = kept_otherwise(self.settings.access_policy.package_kept);
+        records.extend(otherwise.map(|kept| retained(&kept, None)));
         let mut deletions = 0;
         for tenant in &self.tenants {
             deletions += self.store.statistics().acts(tenant.id, Action::RetentionDeleted).await?.0;
@@ -257,7 +254,9 @@ impl System {
         Ok(json!({
             "records": records,
             "deletions_recorded": deletions,
-            "note": "everything else is kept as long as the person or the tenant",
+            "purposes": "`*` is every purpose that has no line of its own; what has none serves the running of the service",
+            "note": "what else is held of a person is kept until the person is erased; requests, certificates, checkpoints and accounts \
+                as long as the tenant; the keyholder keeps used verification ids for nine days and its audit lines without an end",
         }))
     }
 
@@ -384,6 +383,17 @@ impl System {
         let (acts, last) = self.store.statistics().acts(tenant.id, action).await?;
         Ok(json!({ "acts": acts, "last_at": last.map(stamp) }))
     }
+}
+
+/// `due`: unknown of what goes one by one in its time.
+fn retained(kept: &Kept, due: Option<u64>) -> Value {
+    json!({
+        "record": kept.record,
+        "purpose": kept.serves.as_str(),
+        "kept_seconds": kept.time.whole_seconds(),
+        "counted_from": kept.counted_from,
+        "rows_due_now": due,
+    })
 }
 
 fn activity(notice: &Notice) -> Value {

@@ -79,7 +79,7 @@ pub async fn show(caller: Caller, flows: Data<Flows>, access: InPath<AccessId>) 
 /// This answer alone has the link to it and, unless a `recipient` was named, the passphrase that opens it.
 #[utoipa::path(post, path = "/v1/access-requests/{access}/verify", tag = "access-requests",
     params(("access" = String, Path)), request_body = Option<FulfilmentBody>,
-    responses((status = 200, body = AccessAnswerBody)))]
+    responses((status = 200, body = AccessAnswerBody, headers(("Location" = String)))))]
 pub async fn verify(
     caller: Caller,
     flows: Data<Flows>,
@@ -94,7 +94,8 @@ pub async fn verify(
 
 /// Refuse a request, with the reason that the person is given.
 #[utoipa::path(post, path = "/v1/access-requests/{access}/reject", tag = "access-requests",
-    params(("access" = String, Path)), request_body = ReasonBody, responses((status = 200, body = AccessRequestBody)))]
+    params(("access" = String, Path)), request_body = ReasonBody,
+    responses((status = 200, body = AccessRequestBody, headers(("Location" = String)))))]
 pub async fn reject(
     caller: Caller,
     flows: Data<Flows>,
@@ -109,7 +110,8 @@ pub async fn reject(
 
 /// Withdraw a request. Of one that was answered the package is destroyed, and its link leads nowhere.
 #[utoipa::path(post, path = "/v1/access-requests/{access}/cancel", tag = "access-requests",
-    params(("access" = String, Path)), responses((status = 200, body = AccessRequestBody)))]
+    params(("access" = String, Path)),
+    responses((status = 200, body = AccessRequestBody, headers(("Location" = String)))))]
 pub async fn cancel(
     caller: Caller,
     flows: Data<Flows>,

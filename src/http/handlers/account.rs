@@ -38,7 +38,7 @@ pub async fn usage(
     Ok(HttpResponse::Ok().json(UsageBody::from(used)))
 }
 
-/// Enrolments and verifications of your tenant, newest first. Who was erased is not in it.
+/// Enrolments and verifications of your tenant, newest first. Erased persons are left out.
 #[utoipa::path(get, path = "/v1/history", tag = "account", params(HistoryQuery),
     responses((status = 200, body = PageBody<HistoryBody>)))]
 pub async fn history(

@@ -62,7 +62,7 @@ pub async fn exported(flows: Data<Flows>, tenant: TenantId) -> Result<HttpRespon
     let lines = audit::export(flows.into_inner(), tenant).await?;
     let lines = lines.map_ok(Bytes::from).map_err(|error| {
         // The answer has begun: all that can be done is to break it off, and then it does not verify.
-        tracing::error!(error = &error as &dyn std::error::Error, "an export broke off");
+        tracing::error!(event = "export_broken_off", error = &error as &dyn std::error::Error, "an export broke off");
         ErrorInternalServerError("broken off")
     });
     Ok(HttpResponse::Ok().content_type("application/jsonl").streaming(lines))

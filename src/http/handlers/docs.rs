@@ -13,12 +13,12 @@ pub async fn document() -> HttpResponse {
 }
 
 /// The documentation page.
-#[utoipa::path(get, path = "/docs", tag = "docs", responses((status = 308, description = "To the page itself.")))]
+#[utoipa::path(get, path = "/docs", tag = "docs", responses((status = 308, description = "To the page itself.", headers(("Location" = String)))))]
 pub async fn redirect() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((header::LOCATION, "/docs/")).finish()
 }
 
-/// `/docs/…`: Swagger UI from vendored files; it asks nobody but us.
+/// What lies below `/docs`: Swagger UI from vendored files; it asks nobody but us.
 pub fn page() -> SwaggerUi {
-    SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json").use_base_layout())
+    SwaggerUi::new("/{_:.*}").config(Config::from("/openapi.json").use_base_layout())
 }

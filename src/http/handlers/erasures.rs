@@ -84,7 +84,8 @@ pub async fn certificate(
 
 /// It was the person who asked: carry the request out.
 #[utoipa::path(post, path = "/v1/erasure-requests/{erasure}/verify", tag = "erasure-requests",
-    params(("erasure" = String, Path)), responses((status = 200, body = ErasureRequestBody)))]
+    params(("erasure" = String, Path)),
+    responses((status = 200, body = ErasureRequestBody, headers(("Location" = String)))))]
 pub async fn verify(
     caller: Caller,
     flows: Data<Flows>,
@@ -97,7 +98,8 @@ pub async fn verify(
 
 /// Refuse a request, with the reason that the person is given.
 #[utoipa::path(post, path = "/v1/erasure-requests/{erasure}/reject", tag = "erasure-requests",
-    params(("erasure" = String, Path)), request_body = ReasonBody, responses((status = 200, body = ErasureRequestBody)))]
+    params(("erasure" = String, Path)), request_body = ReasonBody,
+    responses((status = 200, body = ErasureRequestBody, headers(("Location" = String)))))]
 pub async fn reject(
     caller: Caller,
     flows: Data<Flows>,
@@ -111,7 +113,8 @@ pub async fn reject(
 
 /// Put a request on hold: a duty to keep stands against it. Nobody can erase the person meanwhile.
 #[utoipa::path(post, path = "/v1/erasure-requests/{erasure}/hold", tag = "erasure-requests",
-    params(("erasure" = String, Path)), request_body = ReasonBody, responses((status = 200, body = ErasureRequestBody)))]
+    params(("erasure" = String, Path)), request_body = ReasonBody,
+    responses((status = 200, body = ErasureRequestBody, headers(("Location" = String)))))]
 pub async fn hold(
     caller: Caller,
     flows: Data<Flows>,
@@ -125,7 +128,8 @@ pub async fn hold(
 
 /// End a hold; the request goes on from where it was.
 #[utoipa::path(post, path = "/v1/erasure-requests/{erasure}/release", tag = "erasure-requests",
-    params(("erasure" = String, Path)), responses((status = 200, body = ErasureRequestBody)))]
+    params(("erasure" = String, Path)),
+    responses((status = 200, body = ErasureRequestBody, headers(("Location" = String)))))]
 pub async fn release(
     caller: Caller,
     flows: Data<Flows>,
@@ -138,7 +142,8 @@ pub async fn release(
 
 /// Withdraw a request that has not begun.
 #[utoipa::path(post, path = "/v1/erasure-requests/{erasure}/cancel", tag = "erasure-requests",
-    params(("erasure" = String, Path)), responses((status = 200, body = ErasureRequestBody)))]
+    params(("erasure" = String, Path)),
+    responses((status = 200, body = ErasureRequestBody, headers(("Location" = String)))))]
 pub async fn cancel(
     caller: Caller,
     flows: Data<Flows>,

@@ -6,7 +6,7 @@ use crate::flows::Flows;
 
 /// The public keys that receipts, certificates and checkpoints are signed with (RFC 7517).
 ///
-/// Keys come, none goes: keep a copy beside the documents. They sign no access tokens.
+/// Keys are added and never removed: keep a copy beside the documents. They sign no access tokens.
 #[utoipa::path(get, path = "/.well-known/evidence-jwks.json", tag = "evidence",
     responses((status = 200, description = "A JWK set.", content_type = "application/json")))]
 pub async fn jwks(flows: Data<Flows>) -> HttpResponse {

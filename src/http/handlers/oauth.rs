@@ -31,7 +31,7 @@ use crate::{
 
 const FORM_BYTES_MAX: usize = 8 * 1024;
 
-/// Buy an access token with a client's credentials.
+/// Get an access token with a client's credentials.
 ///
 /// The credentials come by HTTP Basic or in the form, not both.
 #[utoipa::path(post, path = "/oauth/token", tag = "oauth",

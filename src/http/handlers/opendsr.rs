@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Pass the wish of a person to be erased on.
+/// Pass on a person's wish to be erased.
 ///
 /// It counts as verified by you, and a worker carries it out at once. Sent again it is the same request, also without an
 /// `Idempotency-Key`. Who is not known here has nothing left to be erased: that request is completed.

@@ -35,7 +35,7 @@ pub async fn create(
     Ok(respond(subjects::create(&flows, caller.tenant, &external_ref, call).await?))
 }
 
-/// List people, or find one by your own name for it.
+/// List people, or find one by your own name for them.
 #[utoipa::path(get, path = "/v1/subjects", tag = "subjects", params(SubjectQuery),
     responses((status = 200, body = PageBody<SubjectBody>)))]
 pub async fn list(

@@ -129,13 +129,15 @@ impl KeyholderJournal {
 
     /// Removes a subject's counters and refuses it from now on. Its audit lines and used verification ids stay: they hold
     /// no more than a digest of its id. Safe to repeat.
+    ///
+    /// How many counters it were, also when repeated; `None` where a program of before removed them, which did not note it.
     pub async fn forget(
         &self,
         tenant: TenantId,
         subject: SubjectId,
         caller: String,
         now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         self.database
             .pool
             .write(Reach::Every, move |connection| {
@@ -144,23 +146,26 @@ impl KeyholderJournal {
                 let counters = budget_counters::table
                     .filter(budget_counters::scope.eq(BudgetScope::Subject.as_str()))
                     .filter(budget_counters::id.eq(hex::encode(digest)));
-                diesel::delete(counters).execute(connection)?;
-                if !is_forgotten(connection, &digest)? {
-                    let row = (
-                        forgotten_subjects::subject_digest.eq(digest.to_vec()),
-                        forgotten_subjects::forgotten_at.eq(micros(now)),
-                    );
-                    diesel::insert_into(forgotten_subjects::table).values(row).execute(connection)?;
-                    let event = AuditEvent {
-                        event: "subject_forgotten",
-                        caller,
-                        tenant: Some(tenant),
-                        subject: Some(subject),
-                        ..AuditEvent::default()
-                    };
-                    audit::append(connection, head, &event, now)?;
+                let removed = diesel::delete(counters).execute(connection)? as i64;
+                let noted = forgotten_subjects::table.find(digest.to_vec()).select(forgotten_subjects::counters);
+                if let Some(noted) = noted.first::<Option<i64>>(connection).optional()? {
+                    return Ok(noted.map(i64::unsigned_abs));
                 }
-                Ok(())
+                let row = (
+                    forgotten_subjects::subject_digest.eq(digest.to_vec()),
+                    forgotten_subjects::forgotten_at.eq(micros(now)),
+                    forgotten_subjects::counters.eq(Some(removed)),
+                );
+                diesel::insert_into(forgotten_subjects::table).values(row).execute(connection)?;
+                let event = AuditEvent {
+                    event: "subject_forgotten",
+                    caller,
+                    tenant: Some(tenant),
+                    subject: Some(subject),
+                    ..AuditEvent::default()
+                };
+                audit::append(connection, head, &event, now)?;
+                Ok(Some(removed.unsigned_abs()))
             })
             .await
     }
@@ -193,6 +198,12 @@ impl KeyholderJournal {
                 judge(connection, &nobody, &budgets, now).map(drop)
             })
             .await
+    }
+
+    /// Decisions of all tenants that were opened on this UTC day.
+    pub async fn opened_today(&self, now: OffsetDateTime) -> Result<i64, StoreError> {
+        let count = move |connection: &mut AnyConnection| opened(connection, BudgetScope::Day, ALL_OPENINGS, now);
+        Ok(self.database.pool.run(Reach::Every, count).await?.unwrap_or(0))
     }
 
     /// Audit lines after `sequence`, oldest first.
@@ -306,11 +317,14 @@ fn forget_old_ids(connection: &mut AnyConnection, now: OffsetDateTime) -> Result
 }
 
 /// The counters that one opening draws on.
+/// Under which name those of a whole day are counted.
+const ALL_OPENINGS: &str = "all";
+
 fn counters(opening: &Opening) -> [(BudgetScope, String); 3] {
     [
         (BudgetScope::Subject, hex::encode(subject_digest(opening.tenant, opening.subject))),
         (BudgetScope::Tenant, opening.tenant.to_string()),
-        (BudgetScope::Day, "all".to_owned()),
+        (BudgetScope::Day, ALL_OPENINGS.to_owned()),
     ]
 }
 

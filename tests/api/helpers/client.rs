@@ -14,6 +14,8 @@ use reqwest::{
 use serde_json::{Value, json};
 use velum::tls;
 
+use super::described::hold_against_document;
+
 #[derive(Clone)]
 pub struct Answer {
     pub status: StatusCode,
@@ -99,6 +101,8 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
+            // Sooner than the server, or a request meets a connection that is just being closed.
+            .pool_idle_timeout(Duration::from_secs(2))
             .build()
             .unwrap();
         Self { http, base: format!("https://localhost:{port}"), token: None }
@@ -126,9 +130,14 @@ impl Client {
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.expect("an answer");
+        let (http, request) = request.build_split();
+        let request = request.expect("a request");
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = http.execute(request).await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.expect("a body") }
+        let text = response.text().await.expect("a body");
+        hold_against_document(&method, &path, status, &headers, &text);
+        Answer { status, headers, text }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -2,7 +2,9 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_query};
@@ -104,6 +106,15 @@ impl Databases {
         }
     }
 
+    /// Tells a program of ours that these are its databases.
+    pub fn are_of<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("VELUM_DATABASE_URL", &self.main)
+            .env("VELUM_KEYSTORE_URL", &self.keystore)
+            .env("VELUM_LEDGER_URL", &self.ledger)
+            .env("VELUM_KEYHOLDER_JOURNAL_URL", &self.journal)
+    }
+
     /// A copy of a database, as a backup would be.
     pub fn back_up(&self, url: &str) -> Backup {
         let copy = format!("{url}_backup");
@@ -111,9 +122,12 @@ impl Databases {
             Some(server) => {
                 let (name, copy) = (name_in(url), name_in(&copy));
                 let others = format!("datname = '{name}' AND pid <> pg_backend_pid()");
-                execute_on(server, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"));
                 execute_on(server, &format!("DROP DATABASE IF EXISTS {copy}"));
+                // Whoever was connected comes again at once, and nobody may be while it is copied.
+                execute_on(server, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"));
+                execute_on(server, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"));
                 execute_on(server, &format!("CREATE DATABASE {copy} TEMPLATE {name} OWNER velum_app"));
+                execute_on(server, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"));
             }
             None => sqlite(url).batch_execute(&format!("VACUUM INTO '{}'", path_in(&copy))).unwrap(),
         }
@@ -130,6 +144,7 @@ impl Databases {
             }
             None => {
                 let path = path_in(&backup.url);
+                wait_until_closed(path);
                 for suffix in ["-wal", "-shm"] {
                     let _not_there = std::fs::remove_file(format!("{path}{suffix}"));
                 }
@@ -158,6 +173,21 @@ impl Databases {
 pub struct Backup {
     url: String,
     copy: String,
+}
+
+/// The pool of a server that was stopped closes its files a moment later, and writes what is left of its log before.
+fn wait_until_closed(path: &str) {
+    let begin = Instant::now();
+    while is_open(path) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{path} is still open");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_open(path: &str) -> bool {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let mut targets = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+    targets.any(|target| target.to_string_lossy().starts_with(path))
 }
 
 fn name_in(url: &str) -> &str {

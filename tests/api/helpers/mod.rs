@@ -3,6 +3,7 @@
 mod app;
 mod client;
 pub mod databases;
+mod described;
 pub mod engine;
 pub mod nginx;
 pub mod photos;
@@ -17,7 +18,7 @@ pub use self::{
     app::{Options, TestApp, credential_in, each_database, each_database_with, onnxruntime},
     client::{Answer, Client, WithForm, streamed},
     databases::Kind,
-    process::{Process, free_port},
+    process::{Process, Worker, free_port, program},
     receiver::{Received, Receiver},
     redis::Redis,
     scrape::scrape,

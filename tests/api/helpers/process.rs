@@ -19,7 +19,8 @@ pub struct Process {
     data: PathBuf,
 }
 
-fn velum(data: &Path, port: u16) -> Command {
+/// The program on a data folder, and nothing of this machine's environment.
+pub fn program(data: &Path, port: u16) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_velum"));
     command
@@ -51,13 +52,13 @@ impl Process {
     pub fn start_with(data: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         engine::make_keys_once();
         let port = free_port();
-        let mut command = velum(data, port);
+        let mut command = program(data, port);
         prepare(&mut command);
         let environment = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
         let environment: Vec<_> = environment.collect();
         let process = Self { child: command.arg("serve").spawn().unwrap(), port, data: data.to_owned() };
         let begin = Instant::now();
-        let ask = || velum(data, port).envs(environment.clone()).arg("healthcheck").stderr(Stdio::null()).status();
+        let ask = || program(data, port).envs(environment.clone()).arg("healthcheck").stderr(Stdio::null()).status();
         while !ask().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(120), "the server does not become ready");
             std::thread::sleep(Duration::from_millis(100));
@@ -67,7 +68,7 @@ impl Process {
 
     /// Another command of the operator, beside this one.
     pub fn command(&self) -> Command {
-        velum(&self.data, self.port)
+        program(&self.data, self.port)
     }
 
     pub fn authority(&self) -> PathBuf {
@@ -80,18 +81,28 @@ impl Process {
         Client::stranger(&self.authority(), self.port).with_token(&id, &secret, "").await
     }
 
-    /// A client of the first tenant, made by the operator with these scopes.
-    pub async fn client_with_scopes(&self, databases: &Databases, scopes: &str) -> Client {
-        let tenant = databases.texts(&databases.main, "SELECT tenant_id AS text FROM clients ORDER BY id").remove(0);
+    /// A client of the first tenant, on the server's own databases, in a role.
+    pub async fn client_of_role(&self, role: &str) -> Client {
         let mut command = self.command();
-        command.env("VELUM_DATABASE_URL", &databases.main).env("VELUM_KEYSTORE_URL", &databases.keystore);
-        command.env("VELUM_LEDGER_URL", &databases.ledger).env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal);
-        let arguments = ["clients", "create", "--tenant", &tenant, "--scopes", scopes, "--json"];
-        let output = command.args(arguments).stdout(Stdio::piped()).output().unwrap();
+        command.args(["clients", "create", "--tenant", "development", "--role", role, "--json"]);
+        self.client_made_by(&mut command).await
+    }
+
+    async fn client_made_by(&self, command: &mut Command) -> Client {
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let made: Value = serde_json::from_slice(&output.stdout).unwrap();
         let (id, secret) = (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
         Client::stranger(&self.authority(), self.port).with_token(id, secret, "").await
+    }
+
+    /// A client of the first tenant, made by the operator with these scopes.
+    pub async fn client_with_scopes(&self, databases: &Databases, scopes: &str) -> Client {
+        let tenant = databases.texts(&databases.main, "SELECT tenant_id AS text FROM clients ORDER BY id").remove(0);
+        let mut command = self.command();
+        databases.are_of(&mut command);
+        command.args(["clients", "create", "--tenant", &tenant, "--scopes", scopes, "--json"]);
+        self.client_made_by(&mut command).await
     }
 
     pub fn signal(&self, name: &str) {
@@ -141,5 +152,25 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _gone_already = self.child.kill();
         let _status = self.child.wait();
+    }
+}
+
+/// `velum worker`, ended with the test.
+pub struct Worker(pub Child);
+
+impl Worker {
+    pub fn start(mut command: Command) -> Self {
+        Self(command.arg("worker").stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _status = self.0.wait();
     }
 }

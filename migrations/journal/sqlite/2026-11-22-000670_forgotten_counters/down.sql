@@ -1,0 +1,1 @@
+ALTER TABLE forgotten_subjects DROP COLUMN counters;
