@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use velum::store::{DeletedRows, StoreError};
+use velum::store::{Conflict, DeletedRows, StoreError};
 
 use crate::databases::*;
 
@@ -75,6 +75,8 @@ fn a_subject_deleted_under_writers_leaves_nothing_behind() {
                             };
                             match result {
                                 Ok(()) => (),
+                                // A fast machine grants all that a person may have before the erasure has its turn.
+                                Err(StoreError::Conflict(Conflict::TooManyConsents)) if writer == 0 => (),
                                 Err(StoreError::NoConsent | StoreError::NotFound) => break,
                                 Err(error) => panic!("{error:?}"),
                             }
