@@ -46,8 +46,12 @@ else # cargo's own runner
     named_tract=(tract)
 fi
 # First the pure-Rust inference that --features tract puts in place of the native library; then everything else, so that
-# the summary of the main run stands at the end.
-step 60m "tests of pure-Rust inference" "${run_tests[@]}" --features tract --test face "${named_tract[@]}"
+# the summary of the main run stands at the end. One test needs these packages, so they are not optimised either.
+unoptimised_tract=()
+for package in core data extra hir linalg nnef onnx onnx-opl transformers; do
+    unoptimised_tract+=(--config "profile.release.package.tract-$package.opt-level=0")
+done
+step 60m "tests of pure-Rust inference" "${run_tests[@]}" "${unoptimised_tract[@]}" --features tract --test face "${named_tract[@]}"
 step 60m "build of the tests, with clippy" "${run_tests[@]}" --no-run
 step 40m "tests, with PostgreSQL and SQLite" scripts/with-postgres.sh "${run_tests[@]}" --no-fail-fast
 logs=$(mktemp -d)

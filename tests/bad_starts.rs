@@ -1,5 +1,6 @@
 //! Ways to start badly: keys and settings with which nothing may begin to serve. Each is one thing wrong with a house in which
 //! nothing else is; `velum serve` itself must refuse it by name, and not repeat the secret, and neither may `velum config`.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
 //! The command line as an operator uses it: what it prints, what it refuses, and with which exit code.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
 //! The encrypted match from outside: it decides as the plaintext twin does, refuses what is not its own, and reads the
 //! bytes of every format it ever wrote.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{f64::consts::TAU, fs, io::Write, path::PathBuf, sync::OnceLock, thread};
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{
     api_client::{ApiClient, Photo},
     bench::{Workshop, stages::Stages},
-    local_server::LocalServer,
     progress,
+    throwaway_server::ThrowawayServer,
 };
 use crate::settings::FaceSettings;
 
@@ -31,7 +31,7 @@ pub async fn run(args: &DemoArgs, face: &FaceSettings) -> Result<()> {
     let hopper = open(&args.samples.join(HOPPER))?;
 
     let spinner = progress::spinner("starting a server: making keys, loading models");
-    let mut server = LocalServer::start(face, &[])?;
+    let mut server = ThrowawayServer::start(face, &[])?;
     let client = server.ready().await?;
     spinner.finish_and_clear();
     println!("A server runs on this machine over HTTPS, with keys of its own that it has just made.\n");
@@ -134,7 +134,7 @@ fn turned(image: &DynamicImage, degrees: f32) -> DynamicImage {
     }))
 }
 
-fn print_summary(verified: &[(Value, Duration)], server: &LocalServer) {
+fn print_summary(verified: &[(Value, Duration)], server: &ThrowawayServer) {
     let Some((first, _)) = verified.first() else { return };
     println!(
         "\nEvery decision: model {}, {} threshold {}, stated false-match rate {}.",

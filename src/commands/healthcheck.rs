@@ -7,9 +7,8 @@ use clap::Args;
 use reqwest::{Client, ClientBuilder};
 
 use super::{
-    Failure,
-    own_server::{Way, local_address},
-    settings,
+    Failure, settings,
+    way::{Way, local_address},
 };
 use crate::{
     settings::{Role, Settings},

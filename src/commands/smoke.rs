@@ -12,9 +12,8 @@ use clap::Args;
 use super::{
     Failure,
     api_client::{ApiClient, Credential, Photo},
-    demo,
-    own_server::Way,
-    settings,
+    demo, settings,
+    way::Way,
 };
 use crate::{domain::id::SubjectId, settings::Role};
 

@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 use velum::auth::Role;
 
 use super::helpers::{
-    Client, Kind, Options, Process, TestApp,
-    databases::{Databases, postgres_url},
-    each_database, each_database_with, photos,
+    Client, Kind, Options, Process, TestApp, databases::Databases, each_database, each_database_with, photos,
 };
 
 const NO_WORKER: Options<'_> = &[("WORKER", "separate")];
@@ -379,10 +377,7 @@ async fn what_opens_a_package_is_told_once_and_to_nobody_of_another_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        if kind == Kind::Postgres && postgres_url().is_none() {
-            continue;
-        }
+    for kind in Kind::here() {
         let data = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data.path());
         let start = || {

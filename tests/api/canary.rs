@@ -27,9 +27,8 @@ use velum::{
 use zeroize::Zeroizing;
 
 use super::helpers::{
-    Answer, Client, Kind, Process, Redis, TestApp, WithForm as _, credential_in,
-    databases::{Databases, postgres_url},
-    free_port, onnxruntime, photos, scrape,
+    Answer, Client, Kind, Process, Redis, TestApp, WithForm as _, credential_in, databases::Databases, free_port,
+    onnxruntime, photos, scrape,
 };
 
 const NAME: &str = "canary-Zwiebelturm-5b1f0c9a";
@@ -399,9 +398,8 @@ async fn key_of(process: &Process, databases: &Databases) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_identifies_anybody_is_left_behind() {
-    search_everything(Kind::Sqlite).await;
-    if postgres_url().is_some() {
-        search_everything(Kind::Postgres).await;
+    for kind in Kind::here() {
+        search_everything(kind).await;
     }
 }
 

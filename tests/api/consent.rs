@@ -1,7 +1,7 @@
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use time::{Duration, format_description::well_known::Rfc3339};
-use velum::domain::clock::Clock;
+use velum::{domain::clock::Clock, store::STANDING_CONSENTS_MAX};
 
 use super::helpers::{Answer, Client, TestApp, each_database, photos, streamed};
 
@@ -73,6 +73,25 @@ async fn a_consent_ends_at_its_expiry() {
     client.enrol(&subject, GARBAGE.to_vec()).await.expect_problem(403, "consent_required");
     let listed = client.get(&path).await.expect(200).json();
     assert_eq!(listed["data"][0]["state"], "expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_agreed_a_hundred_times_need_not_agree_again() {
+    each_database(|app| async move {
+        let client = app.client().await;
+        let subject = client.subject().await;
+        for _ in 1..STANDING_CONSENTS_MAX {
+            client.consent(&subject).await;
+        }
+        let last = client.consent(&subject).await;
+        let path = format!("/v1/subjects/{subject}/consents");
+        let body = json!({ "purpose": "face_verification", "notice_version": "2026-11" });
+        client.post(&path, body).await.expect_problem(409, "consent_limit_reached");
+        client.enrol(&subject, GARBAGE.to_vec()).await.expect_problem(415, "image_unsupported_format");
+        client.withdraw(&subject, &last).await.expect(200);
+        client.consent(&subject).await;
+    })
+    .await;
 }
 
 /// Sends the head of a photo, waits until `meanwhile` is done, then sends garbage: were it decoded, the answer would be 415.

@@ -13,9 +13,7 @@ use velum::{
     flows::{clients, officer_accounts::HandedOut},
 };
 
-use super::helpers::{
-    Answer, Client, Kind, TestApp, WithForm as _, databases::postgres_url, each_database, onnxruntime,
-};
+use super::helpers::{Answer, Client, Kind, TestApp, WithForm as _, each_database, onnxruntime};
 
 const NAME: &str = "a.meyer@example.org";
 const OWN_PASSWORD: &str = "correct horse battery";
@@ -507,7 +505,7 @@ async fn a_name_is_shown_as_text_whatever_it_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_a_page_says_so() {
-    if postgres_url().is_none() {
+    if !Kind::Postgres.is_here() {
         return;
     }
     let app = TestApp::spawn(Kind::Postgres, &[]).await;
@@ -549,8 +547,7 @@ async fn the_operator_makes_accounts_on_the_host() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut program = Command::new(env!("CARGO_BIN_EXE_velum"));
         program.arg("officers").args(arguments).env("VELUM_DATA_DIR", app.data_dir.path());
-        program.env("VELUM_DATABASE_URL", &app.databases.main).env("VELUM_KEYSTORE_URL", &app.databases.keystore);
-        let output = program.env("VELUM_ONNXRUNTIME", onnxruntime(root)).output().unwrap();
+        let output = app.databases.are_of(&mut program).env("VELUM_ONNXRUNTIME", onnxruntime(root)).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout), text(&output.stderr))
     };

@@ -8,10 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::helpers::{
-    Client, Kind, Process,
-    databases::{Databases, postgres_url},
-};
+use super::helpers::{Client, Kind, Process, databases::Databases};
 
 const NAME: &str = "canary-Holzapfel-77aa01";
 const EVIDENCE: &str = "canary-Schublade-77aa02";
@@ -96,10 +93,7 @@ async fn live_through_something(client: &Client, elsewhere: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_shows_what_happened_names_nobody_and_can_be_checked_by_anybody() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        if kind == Kind::Postgres && postgres_url().is_none() {
-            continue;
-        }
+    for kind in Kind::here() {
         let house = House::build(kind);
         let ((client, secret), (elsewhere, _)) = (house.admin_of("clinic").await, house.admin_of("elsewhere").await);
         live_through_something(&client, &elsewhere).await;

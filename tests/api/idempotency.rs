@@ -13,11 +13,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::helpers::{
-    Answer, Client, Kind, Process, TestApp,
-    databases::{Databases, postgres_url},
-    each_database, photos,
-};
+use super::helpers::{Answer, Client, Kind, Process, TestApp, databases::Databases, each_database, photos};
 
 async fn keyed(client: &Client, method: Method, path: &str, key: &str, body: Option<&Value>) -> Answer {
     let request = client.request(method, path).header("idempotency-key", key);
@@ -200,7 +196,7 @@ async fn ten_thousand_calls_twice_at_once_and_through_crashes_have_one_effect_ea
     const CRASHES: u32 = 4;
     const PEOPLE: usize = 50;
     let data = tempfile::tempdir().unwrap();
-    let databases = Databases::make(if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite }, data.path());
+    let databases = Databases::make(Kind::foremost(), data.path());
     let serve = || {
         Process::start_with(data.path(), |command| {
             databases

@@ -9,11 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use velum::domain::clock::Clock as _;
 
-use super::helpers::{
-    Kind, Process, TestApp, Worker,
-    databases::{Databases, postgres_url},
-    each_database, each_database_with, photos,
-};
+use super::helpers::{Kind, Process, TestApp, Worker, databases::Databases, each_database, each_database_with, photos};
 
 /// Returns when it is so.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -96,9 +92,9 @@ impl House {
     fn new(kind: Kind) -> Self {
         let data = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data.path());
-        let variables = variables(&databases);
-        let server =
-            Process::start_with(data.path(), |command| _ = command.envs(variables).env("VELUM_WORKER", "separate"));
+        let server = Process::start_with(data.path(), |command| {
+            databases.are_of(command).env("VELUM_WORKER", "separate");
+        });
         let house = Self { databases, server, data };
         house.execute(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {OLD_ROWS}) \
@@ -110,7 +106,7 @@ impl House {
 
     fn command(&self) -> Command {
         let mut command = self.server.command();
-        command.envs(variables(&self.databases)).current_dir(self.data.path());
+        self.databases.are_of(&mut command).current_dir(self.data.path());
         command
     }
 
@@ -147,23 +143,10 @@ impl House {
     }
 }
 
-fn variables(databases: &Databases) -> [(&'static str, String); 3] {
-    [
-        ("VELUM_DATABASE_URL", databases.main.clone()),
-        ("VELUM_KEYSTORE_URL", databases.keystore.clone()),
-        ("VELUM_KEYHOLDER_JOURNAL_URL", databases.journal.clone()),
-    ]
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_job_of_a_killed_worker_is_taken_over_after_its_lease_and_done() {
-    taken_over(House::new(Kind::Sqlite)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_job_of_a_killed_worker_is_taken_over_after_its_lease_and_done_on_postgres() {
-    if postgres_url().is_some() {
-        taken_over(House::new(Kind::Postgres)).await;
+    for kind in Kind::here() {
+        taken_over(House::new(kind)).await;
     }
 }
 

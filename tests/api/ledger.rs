@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 use super::helpers::{
     Client, Kind, Options, Process, TestApp,
-    databases::{Backup, Databases, postgres_url},
+    databases::{Backup, Databases},
     each_database, each_database_with, photos, program,
 };
 
@@ -182,10 +182,7 @@ impl Drop for Replay {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_killed_again_and_again_never_says_that_all_is_well_too_early() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        if kind == Kind::Postgres && postgres_url().is_none() {
-            continue;
-        }
+    for kind in Kind::here() {
         let data = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data.path());
         let separate = |command: &mut Command| {

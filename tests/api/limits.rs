@@ -6,9 +6,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use reqwest::{Method, StatusCode};
 use velum::{app::Running, tls::development};
 
-use super::helpers::{
-    Answer, Client, Kind, Redis, TestApp, databases::postgres_url, each_database, each_database_with, photos,
-};
+use super::helpers::{Answer, Client, Kind, Redis, TestApp, each_database, each_database_with, photos};
 
 /// The same caller, at another process.
 fn at(client: &Client, running: &Running) -> Client {
@@ -277,7 +275,7 @@ async fn many_at_once_who_are_all_the_right_person_are_no_failures() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_come_to_no_outcome_do_not_count() {
-    let app = TestApp::spawn(if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite }, &[]).await;
+    let app = TestApp::spawn(Kind::foremost(), &[]).await;
     let client = app.client().await;
     let subject = client.consenting_subject().await;
     client.enrol(&subject, photos::collins()).await.expect(201);

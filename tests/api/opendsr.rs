@@ -25,8 +25,8 @@ use velum::{
 };
 
 use super::helpers::{
-    Answer, Client, Kind, Options, Process, Received, Receiver, TestApp, databases::Databases, databases::postgres_url,
-    each_database, each_database_with, photos, uuid_of_four,
+    Answer, Client, Kind, Options, Process, Received, Receiver, TestApp, databases::Databases, each_database,
+    each_database_with, photos, uuid_of_four,
 };
 
 const REQUESTS: &str = "/opendsr/v1/requests";
@@ -357,10 +357,7 @@ async fn anybody_learns_what_can_be_asked_for_and_how_to_check_the_answers() {
 
 /// Runs a test on each database with a server that may call a receiver.
 async fn each_with_receiver<F: Future<Output = ()>>(test: impl Fn(TestApp, Receiver) -> F) {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        if kind == Kind::Postgres && postgres_url().is_none() {
-            continue;
-        }
+    for kind in Kind::here() {
         let receiver = Receiver::start();
         let options = receiver.options();
         let options: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -618,10 +615,7 @@ const PASSED_ON: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_every_receiver_is_told_everything_in_order() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        if kind == Kind::Postgres && postgres_url().is_none() {
-            continue;
-        }
+    for kind in Kind::here() {
         let (receiver, data) = (Receiver::start(), tempfile::tempdir().unwrap());
         let databases = Databases::make(kind, data.path());
         let start = || {

@@ -19,7 +19,7 @@ use velum::{
     tls::development,
 };
 
-use super::helpers::{Answer, Client, Kind, TestApp, databases::postgres_url, each_database, engine, photos, streamed};
+use super::helpers::{Answer, Client, Kind, TestApp, each_database, engine, photos, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_answers_503_at_once_and_recovers() {
@@ -157,7 +157,7 @@ async fn a_keyholder_elsewhere_is_missed_and_found_again_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_is_a_503_and_works_again_after() {
-    if postgres_url().is_none() {
+    if !Kind::Postgres.is_here() {
         eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
         return;
     }

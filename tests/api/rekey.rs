@@ -54,11 +54,7 @@ impl Installation {
     }
 
     fn prepare(&self, command: &mut Command) {
-        command
-            .env("VELUM_FHE_DIR", self.path().join("fhe"))
-            .env("VELUM_DATABASE_URL", &self.databases.main)
-            .env("VELUM_KEYSTORE_URL", &self.databases.keystore)
-            .env("VELUM_KEYHOLDER_JOURNAL_URL", &self.databases.journal);
+        self.databases.are_of(command).env("VELUM_FHE_DIR", self.path().join("fhe"));
     }
 
     fn start(&self) -> Process {
@@ -291,7 +287,7 @@ async fn templates_are_brought_under_another_key_while_people_are_verified_on_sq
 
 #[tokio::test(flavor = "multi_thread")]
 async fn templates_are_brought_under_another_key_while_people_are_verified_on_postgres() {
-    if std::env::var_os("VELUM_TEST_POSTGRES_URL").is_none() {
+    if !Kind::Postgres.is_here() {
         return eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
     }
     templates_are_brought_under_another_key(Kind::Postgres).await;
@@ -334,7 +330,7 @@ async fn data_keys_are_exchanged_while_the_service_works_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_keys_are_exchanged_while_the_service_works_on_postgres() {
-    if std::env::var_os("VELUM_TEST_POSTGRES_URL").is_none() {
+    if !Kind::Postgres.is_here() {
         return eprintln!("skipped: VELUM_TEST_POSTGRES_URL is not set");
     }
     data_keys_are_exchanged(Kind::Postgres).await;

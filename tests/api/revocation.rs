@@ -13,9 +13,8 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 
 use super::helpers::{
-    Client, Kind, Process, Redis, TestApp, claims_of, credential_in,
-    databases::{Databases, postgres_url},
-    photos, signed_like, signing_key,
+    Client, Kind, Process, Redis, TestApp, claims_of, credential_in, databases::Databases, photos, signed_like,
+    signing_key,
 };
 
 /// From the answer to a revocation until no process accepts the token any more.
@@ -31,14 +30,14 @@ struct House {
     processes: [Process; 2],
     client: Client,
     credential: (String, String),
-    _databases: Databases,
+    databases: Databases,
     _data: tempfile::TempDir,
 }
 
 impl House {
     async fn open() -> Self {
         let (data, redis) = (tempfile::tempdir().unwrap(), Redis::start());
-        let kind = if postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite };
+        let kind = Kind::foremost();
         let databases = Databases::make(kind, data.path());
         let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/test_only_rsa_2048_one.pem");
         let own_key = data.path().join("token_key.pem");
@@ -46,10 +45,8 @@ impl House {
         set_private(&own_key);
         let serve = || {
             Process::start_with(data.path(), |command| {
-                command
-                    .env("VELUM_DATABASE_URL", &databases.main)
-                    .env("VELUM_KEYSTORE_URL", &databases.keystore)
-                    .env("VELUM_KEYHOLDER_JOURNAL_URL", &databases.journal)
+                databases
+                    .are_of(command)
                     .env("VELUM_DATABASE_POOL_SIZE", "8")
                     .env("VELUM_REDIS_URL", redis.url())
                     .env("VELUM_JWT_SIGNING_KEY_FILE", &own_key)
@@ -61,7 +58,7 @@ impl House {
         let processes = [serve(), serve()];
         let client = processes[0].client().await;
         let credential = credential_in(data.path());
-        Self { redis, processes, client, credential, _databases: databases, _data: data }
+        Self { redis, processes, client, credential, databases, _data: data }
     }
 
     fn at(&self, number: usize) -> Client {
@@ -204,9 +201,9 @@ async fn a_disabled_client_and_a_withdrawn_consent_hold_on_every_process() {
         let refused = house.at(round + 1).enrol(&subject, photos::collins()).await;
         drop(refused.expect_problem(403, "consent_required"));
 
-        let made = house.processes[0]
-            .command()
-            .env("VELUM_DATABASE_URL", &house._databases.main)
+        let made = house
+            .databases
+            .are_of(&mut house.processes[0].command())
             .args(["clients", "create", "--tenant", "another", "--name", "app", "--json"])
             .stdout(Stdio::piped())
             .output()
@@ -219,9 +216,9 @@ async fn a_disabled_client_and_a_withdrawn_consent_hold_on_every_process() {
         let token = client.token.clone().unwrap();
         assert_eq!(status(&house.at(0), &token).await, 200);
         assert_eq!(status(&house.at(1), &token).await, 200);
-        let disabled = house.processes[0]
-            .command()
-            .env("VELUM_DATABASE_URL", &house._databases.main)
+        let disabled = house
+            .databases
+            .are_of(&mut house.processes[0].command())
             .args(["clients", "disable", "--tenant", "another", &id])
             .output()
             .unwrap();

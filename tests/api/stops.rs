@@ -21,11 +21,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use velum::{domain::clock::ManualClock, tls};
 
-use super::helpers::{
-    Client, Kind, Process, TestApp, credential_in,
-    databases::{Databases, postgres_url},
-    raw,
-};
+use super::helpers::{Client, Kind, Process, TestApp, credential_in, databases::Databases, raw};
 
 /// Servers that are stopped at the same time as others.
 const LANES: usize = 8;
@@ -123,7 +119,7 @@ struct Lane {
 impl Lane {
     fn new(number: usize) -> Self {
         // Every fourth on PostgreSQL, where there is one.
-        let kind = if number % 4 == 3 && postgres_url().is_some() { Kind::Postgres } else { Kind::Sqlite };
+        let kind = if number % 4 == 3 && Kind::Postgres.is_here() { Kind::Postgres } else { Kind::Sqlite };
         let data = tempfile::tempdir().unwrap();
         let databases = Databases::make(kind, data.path());
         Self { number, data, databases }

@@ -12,7 +12,7 @@ use crate::{
         Principal, Scopes,
         jwt::{SigningKey, SigningKeys, TokenConfig, TokenLifetime, Tokens},
     },
-    commands::{api_client::ApiClient, local_server::LocalServer, progress},
+    commands::{api_client::ApiClient, progress, throwaway_server::ThrowawayServer},
     domain::{
         clock::SystemClock,
         id::{ClientId, SubjectId, TenantId},
@@ -49,7 +49,7 @@ impl Access {
     pub async fn measure(face: &FaceSettings, redis: Option<&str>, tokens: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
         let redis_url = redis.map(|url| ("VELUM_REDIS_URL", url));
-        let mut server = LocalServer::start(face, redis_url.as_slice())?;
+        let mut server = ThrowawayServer::start(face, redis_url.as_slice())?;
         let client = server.ready().await?;
         let subject = client.create_subject("bench").await?;
         client.erase(&subject).await?;

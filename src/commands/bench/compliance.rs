@@ -19,8 +19,8 @@ use crate::{
     },
     commands::{
         api_client::{ApiClient, Photo},
-        local_server::LocalServer,
         progress,
+        throwaway_server::ThrowawayServer,
     },
     domain::id::{ConsentId, TenantId},
     settings::FaceSettings,
@@ -45,7 +45,7 @@ impl Compliance {
     /// Enrols `erasures` persons, and erases them while somebody else is verified all the time.
     pub async fn measure(face: &FaceSettings, photo: &Photo, erasures: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
-        let mut server = LocalServer::start(face, &[])?;
+        let mut server = ThrowawayServer::start(face, &[])?;
         let client = server.ready().await?;
         let kept = person(&client, "kept").await?;
         client.enrol(&kept, photo).await?;

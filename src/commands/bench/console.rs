@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::percentile;
 use crate::{
-    commands::{local_server::LocalServer, progress},
+    commands::{progress, throwaway_server::ThrowawayServer},
     settings::FaceSettings,
 };
 
@@ -32,7 +32,7 @@ pub struct Console {
 impl Console {
     pub async fn measure(face: &FaceSettings, persons: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
-        let mut server = LocalServer::start(face, &[])?;
+        let mut server = ThrowawayServer::start(face, &[])?;
         server.ready().await?;
         spinner.finish_and_clear();
 

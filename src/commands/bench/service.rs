@@ -13,8 +13,8 @@ use crate::{
     commands::{
         api_client::{ApiClient, Photo},
         demo::jpeg,
-        local_server::LocalServer,
         progress,
+        throwaway_server::ThrowawayServer,
     },
     settings::FaceSettings,
 };
@@ -39,7 +39,7 @@ impl Service {
     /// `photos[0]` is the one that latency and rate are measured with; all show the same person.
     pub async fn measure(face: &FaceSettings, photos: &[Photo], verifications: usize) -> Result<Self> {
         let spinner = progress::spinner("starting a server");
-        let mut server = LocalServer::start(face, &[])?;
+        let mut server = ThrowawayServer::start(face, &[])?;
         let client = server.ready().await?;
         let subject = client.create_subject("bench").await?;
         client.grant_consent(&subject).await?;

@@ -16,7 +16,7 @@ use velum::{
 
 use super::{
     client::Client,
-    databases::{Databases, Kind, postgres_url},
+    databases::{Databases, Kind},
     engine,
 };
 
@@ -37,9 +37,8 @@ pub async fn each_database<F: Future<Output = ()>>(test: impl Fn(TestApp) -> F) 
 
 /// The same with settings of the test's own.
 pub async fn each_database_with<F: Future<Output = ()>>(options: Options<'_>, test: impl Fn(TestApp) -> F) {
-    test(TestApp::spawn(Kind::Sqlite, options).await).await;
-    if postgres_url().is_some() {
-        test(TestApp::spawn(Kind::Postgres, options).await).await;
+    for kind in Kind::here() {
+        test(TestApp::spawn(kind, options).await).await;
     }
 }
 

@@ -15,6 +15,22 @@ pub enum Kind {
     Postgres,
 }
 
+impl Kind {
+    /// SQLite comes with the program; PostgreSQL is here where `VELUM_TEST_POSTGRES_URL` says so.
+    pub fn is_here(self) -> bool {
+        self == Self::Sqlite || postgres_url().is_some()
+    }
+
+    pub fn here() -> impl Iterator<Item = Self> {
+        [Self::Sqlite, Self::Postgres].into_iter().filter(|kind| kind.is_here())
+    }
+
+    /// The one that production has, if it is here.
+    pub fn foremost() -> Self {
+        if Self::Postgres.is_here() { Self::Postgres } else { Self::Sqlite }
+    }
+}
+
 pub struct Databases {
     pub kind: Kind,
     pub main: String,
@@ -209,7 +225,7 @@ impl Drop for Databases {
     }
 }
 
-pub fn postgres_url() -> Option<String> {
+fn postgres_url() -> Option<String> {
     std::env::var("VELUM_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
 }
 

@@ -1,56 +1,41 @@
-//! The whole, built once and run. The only file that knows every room.
+//! The whole, built once and run. The only room that knows every other.
+
+mod doors;
+mod error;
+mod metrics;
+mod upkeep;
 
 use std::{
-    fs::{self, Permissions},
     io,
-    net::{SocketAddr, TcpListener},
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
-    },
+    net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use actix_web::{
-    App as Routes,
-    dev::{Server, ServerHandle},
-    middleware::{Condition, from_fn},
-    web::Data,
-};
-use socket2::SockRef;
+use actix_web::{dev::ServerHandle, web::Data};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::sleep,
 };
 
+pub use self::error::StartError;
+use self::metrics::{Metrics, Shown, shown_by_edge};
 use crate::{
     auth::{Scopes, api_key::Environment, client_secret::Pepper, jwt::Tokens},
-    cache::{Cache, CacheError, Redis, RedisTls},
-    callbacks::{CallbackSetupError, Callbacks},
-    console,
+    cache::{Cache, Redis, RedisTls},
+    callbacks::Callbacks,
     domain::clock::Clock,
-    face::{FacePipeline, ModelError, Runtime, RuntimeError},
+    face::{FacePipeline, Runtime},
     fhe::{
         keys::{EvaluationKey, PublicKey},
         rekey::Rekey,
     },
     flows::{self, Flows, addresses::AddressKeys, compute::Compute, jobs::Worker, opendsr::OpenDsr, uploads::Uploads},
-    http::{
-        self,
-        address::TrustedProxies,
-        listener::{Doors, Listening},
-        middleware::Draining,
-    },
-    keyholder::{
-        self, Keyholder, KeyholderError, LocalKeyholder, RemoteKeyholder, RemoteSetupError,
-        server::{ServerConfig, ServerError},
-    },
-    measure,
-    secrets::{self, Secrets, SecretsError, Signs},
+    http::{listener::Doors, middleware::Draining},
+    keyholder::{self, Keyholder, LocalKeyholder, RemoteKeyholder, server::ServerConfig},
+    secrets::{self, Secrets},
     settings::{CacheSettings, KeyholderSettings, Mode, OpenDsrSettings, ServerSettings, Settings, WorkerPlace},
     store::{Database, ErasureLedger, KeyStore, KeyholderJournal, Store, StoreError},
     tls::{self, Identity, TlsError, development::DevelopmentTls},
@@ -58,61 +43,8 @@ use crate::{
 
 /// Between "not ready any more" and "no new connections": time for a proxy to notice.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How soon a signing key that came or went is noticed.
-const SIGNING_KEYS_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon another key-encryption key wraps, or one that was retired is given up.
-const WRAPPING_KEYS_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the copy of the revocations is compared with the database: well within the time for which it is believed.
-const REVOCATIONS_INTERVAL: Duration = Duration::from_millis(150);
-/// How often counters that nobody asks for any more are let go.
-const TIDY_INTERVAL: Duration = Duration::from_secs(60);
-/// How soon a new period of the key for addresses is noticed.
-const ADDRESS_KEY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long jobs at work may go on in a process that was told to stop.
 const JOBS_PATIENCE: Duration = Duration::from_secs(5);
-/// Of our answers, which are short, in the kernel's hands. The largest of the documentation page takes several rounds.
-const UNREAD_BYTES_MAX: usize = 128 * 1024;
-
-/// Why the program does not start. Each is a sentence for the operator, with its causes behind it.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("the {name} database cannot be used")]
-    Database { name: &'static str, source: StoreError },
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error("the models cannot be used")]
-    Models(#[from] ModelError),
-    #[error("{one} and {other} in {} do not belong together", folder.display())]
-    KeysOfDifferentSets { folder: PathBuf, one: &'static str, other: &'static str },
-    #[error("the keyholder cannot be reached as it is set")]
-    Keyholder(#[from] RemoteSetupError),
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    #[error(transparent)]
-    Callbacks(#[from] CallbackSetupError),
-    #[error(transparent)]
-    KeyholderServer(#[from] ServerError),
-    #[error("the keyholder's journal cannot be written")]
-    KeyholderJournal(#[from] KeyholderError),
-    #[error("VELUM_KEYHOLDER is remote, so VELUM_{name} must be set")]
-    KeyholderLacks { name: &'static str },
-    #[error("VELUM_TLS_CERTIFICATE_FILE must be set: there is no certificate to serve with")]
-    NoCertificate,
-    #[error("the development client cannot be made")]
-    DevelopmentClient(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the compute pool cannot start its threads")]
-    Compute(#[source] io::Error),
-    #[error("the program cannot be told when to stop")]
-    Signals(#[source] io::Error),
-    #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot listen on the socket {path}", path = path.display())]
-    ListenOnSocket { path: PathBuf, source: io::Error },
-}
 
 /// What takes seconds and hundreds of megabytes to load, and never changes: the models and the keys of the encryption.
 #[derive(Clone)]
@@ -266,10 +198,11 @@ impl App {
     /// Begins to listen and returns; the server runs beside the caller.
     pub fn spawn(self) -> Result<Running, StartError> {
         let failed = |source| StartError::Listen { address: self.server.listen, source };
-        let tcp = listen(&self.server).map_err(failed)?;
+        let tcp = doors::listen(&self.server).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let unix = self.server.listen_socket.as_deref().map(listen_on_socket).transpose()?;
-        let server = serve(Doors { tcp, unix }, &self.server, self.tls, self.flows.clone(), self.draining.clone());
+        let unix = self.server.listen_socket.as_deref().map(doors::listen_on_socket).transpose()?;
+        let server =
+            doors::serve(Doors { tcp, unix }, &self.server, self.tls, self.flows.clone(), self.draining.clone());
         let server = server.map_err(failed)?;
         let metrics = self.server.metrics_listen;
         let metrics = metrics.map(|listen| Metrics::of_edge(listen, &self.flows, &self.shown)).transpose()?;
@@ -277,18 +210,7 @@ impl App {
         let handle = server.handle();
         let Self { flows, draining, authority, secrets_dir, token_keys_rotate, .. } = self;
         let worker = (self.worker == WorkerPlace::Embedded).then(|| Worker::start(flows.clone().into_inner()));
-        let mut beside = vec![
-            tokio::spawn(keep_counters(flows.clone())),
-            tokio::spawn(renew_address_key(flows.clone())),
-            tokio::spawn(renew_wrapping_keys(flows.clone())),
-        ];
-        if flows.cache().revocations().is_some() {
-            beside.push(tokio::spawn(keep_revocations(flows.clone())));
-        }
-        if token_keys_rotate {
-            beside.push(tokio::spawn(renew_signing_keys(Signs::Tokens, secrets_dir.clone(), flows.clone())));
-        }
-        beside.push(tokio::spawn(renew_signing_keys(Signs::Evidence, secrets_dir, flows.clone())));
+        let beside = upkeep::of_server(&flows, secrets_dir, token_keys_rotate);
         Ok(Running { address, authority, metrics, flows, draining, handle, task: tokio::spawn(server), beside, worker })
     }
 }
@@ -335,7 +257,7 @@ impl Running {
         };
         tokio::join!(jobs, requests);
         if let Some(metrics) = &self.metrics {
-            metrics.handle.stop(true).await;
+            metrics.stop().await;
         }
     }
 
@@ -357,15 +279,14 @@ pub async fn work(settings: Settings, clock: Arc<dyn Clock>) -> Result<(), Start
     let flows = Data::new(flows_alone(&settings, clock).await?);
     let shown = shown_by_edge(None, &settings);
     let metrics = settings.server.metrics_listen.map(|listen| Metrics::of_edge(listen, &flows, &shown)).transpose()?;
-    tokio::spawn(renew_signing_keys(Signs::Evidence, settings.secrets.dir, flows.clone()));
-    tokio::spawn(renew_wrapping_keys(flows.clone()));
+    let _upkeep = upkeep::of_worker(&flows, settings.secrets.dir);
     let worker = Worker::start(flows.into_inner());
     tracing::info!(event = "working", "the worker waits for jobs");
     told_to_stop().await?;
     tracing::info!(event = "stopping", "told to stop; jobs at work are finished or given back");
     worker.stop(settings.server.stop_timeout).await;
     if let Some(metrics) = &metrics {
-        metrics.handle.stop(true).await;
+        metrics.stop().await;
     }
     tracing::info!(event = "stopped", "stopped");
     Ok(())
@@ -390,205 +311,9 @@ pub async fn keep(settings: &Settings, config: ServerConfig, clock: Arc<dyn Cloc
     let metrics = metrics.map(|listen| Metrics::of_keyholder(listen, &keyholder, &shown)).transpose()?;
     keyholder::server::run(config, keyholder).await?;
     if let Some(metrics) = &metrics {
-        metrics.handle.stop(true).await;
+        metrics.stop().await;
     }
     Ok(())
-}
-
-/// The certificates that a process shows, and for what.
-type Shown = Vec<(&'static str, Identity)>;
-
-/// What a server shows to its callers, and a server or a worker to the keyholder.
-fn shown_by_edge(server: Option<&Identity>, settings: &Settings) -> Shown {
-    let client = match &settings.keyholder {
-        KeyholderSettings::Remote { identity, .. } => identity.as_ref(),
-        KeyholderSettings::Local => None,
-    };
-    let shown = [("server", server), ("keyholder_client", client)];
-    shown.into_iter().filter_map(|(name, identity)| Some((name, identity?.clone()))).collect()
-}
-
-/// What Prometheus scrapes, beside the API: it answers to the end, so that a stop can be watched.
-struct Metrics {
-    address: SocketAddr,
-    handle: ServerHandle,
-}
-
-impl Metrics {
-    fn of_edge(listen: SocketAddr, flows: &Data<Flows>, shown: &Shown) -> Result<Self, StartError> {
-        let look = look(flows.clone(), |flows| async move { flows::health::measure(&flows).await });
-        Self::spawn(listen, shown, look)
-    }
-
-    fn of_keyholder(listen: SocketAddr, keyholder: &Arc<LocalKeyholder>, shown: &Shown) -> Result<Self, StartError> {
-        let look = look(Arc::clone(keyholder), |keyholder| async move { keyholder.measure().await });
-        Self::spawn(listen, shown, look)
-    }
-
-    fn spawn(listen: SocketAddr, shown: &Shown, look: http::metrics::Look) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let server = http::metrics::serve(listener, look).map_err(failed)?;
-        tracing::info!(event = "metrics_listening", %address, "metrics are served, without TLS: for the inside only");
-        let handle = server.handle();
-        tokio::spawn(server);
-        for (name, identity) in shown {
-            // What serves is not ended for what is only told.
-            match identity.expires_at() {
-                Ok(at) => measure::certificate(name, at),
-                Err(error) => tracing::warn!(
-                    event = "certificate_unread",
-                    error = &error as &dyn std::error::Error,
-                    "a certificate is not measured"
-                ),
-            }
-        }
-        Ok(Self { address, handle })
-    }
-}
-
-/// What is looked at whenever somebody scrapes.
-fn look<T, F>(of: T, measure: fn(T) -> F) -> http::metrics::Look
-where
-    T: Clone + Send + Sync + 'static,
-    F: Future<Output = ()> + 'static,
-{
-    Arc::new(move || -> Pin<Box<dyn Future<Output = ()>>> { Box::pin(measure(of.clone())) })
-}
-
-async fn keep_revocations(flows: Data<Flows>) {
-    loop {
-        flows::revocations::synchronise(&flows).await;
-        sleep(REVOCATIONS_INTERVAL).await;
-    }
-}
-
-async fn keep_counters(flows: Data<Flows>) {
-    loop {
-        sleep(TIDY_INTERVAL).await;
-        flows.cache().tidy();
-    }
-}
-
-/// Looks every few seconds for signing keys that came or went. Keys that cannot be read leave those in use as they are.
-async fn renew_signing_keys(signs: Signs, secrets_dir: PathBuf, flows: Data<Flows>) {
-    let in_use = || match signs {
-        Signs::Tokens => flows.tokens().jwks(),
-        Signs::Evidence => flows.evidence().jwks(),
-    };
-    let mut told = None;
-    loop {
-        sleep(SIGNING_KEYS_INTERVAL).await;
-        let secrets_dir = secrets_dir.clone();
-        let read = tokio::task::spawn_blocking(move || secrets::read_signing_keys(signs, &secrets_dir)).await;
-        match read {
-            Ok(Ok(keys)) => {
-                let jwks = keys.jwks();
-                if jwks != in_use() {
-                    tracing::info!(event = "signing_keys_changed", ?signs, keys = jwks.keys.len(), "keys came or went");
-                    match signs {
-                        Signs::Tokens => flows.tokens().replace_keys(keys),
-                        Signs::Evidence => flows.evidence().replace_keys(keys),
-                    }
-                }
-                told = None;
-            }
-            Ok(Err(error)) if told.as_deref() != Some(error.to_string().as_str()) => {
-                tracing::error!(
-                    event = "signing_keys_unreadable",
-                    error = &error as &dyn std::error::Error,
-                    ?signs,
-                    "the signing keys cannot be read; the old ones stay"
-                );
-                told = Some(error.to_string());
-            }
-            Ok(Err(_)) | Err(_) => {}
-        }
-    }
-}
-
-/// Looks every few seconds for key-encryption keys that came or were retired. While that fails, those in use stay.
-async fn renew_wrapping_keys(flows: Data<Flows>) {
-    let mut told = None;
-    loop {
-        sleep(WRAPPING_KEYS_INTERVAL).await;
-        let failure = flows.refresh_wrapping_keys().await.err().map(|error| error.to_string());
-        if failure != told
-            && let Some(error) = &failure
-        {
-            tracing::error!(
-                event = "key_encryption_keys_unreadable",
-                error,
-                "the key-encryption keys cannot be looked at; those in use stay"
-            );
-        }
-        told = failure;
-    }
-}
-
-/// At the turn of a period addresses are hashed under another key.
-async fn renew_address_key(flows: Data<Flows>) {
-    loop {
-        sleep(ADDRESS_KEY_INTERVAL).await;
-        flows::addresses::renew_key(&flows).await;
-    }
-}
-
-/// What accepted connections inherit: how much of an answer may wait for its reader, and for how long. Without these, a
-/// client that asks and never reads would keep megabytes of ours, for ever.
-fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(settings.listen)?;
-    let socket = SockRef::from(&listener);
-    socket.set_send_buffer_size(UNREAD_BYTES_MAX)?;
-    socket.set_tcp_user_timeout(Some(settings.request_timeout))?;
-    Ok(listener)
-}
-
-/// One that nobody listens on any more was left by a process that was killed, and is replaced.
-fn listen_on_socket(path: &Path) -> Result<UnixListener, StartError> {
-    let failed = |source| StartError::ListenOnSocket { path: path.to_owned(), source };
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        fs::remove_file(path).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    // Ourselves, and the proxy by its group.
-    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
-}
-
-fn serve(
-    doors: Doors,
-    settings: &ServerSettings,
-    tls: rustls::ServerConfig,
-    flows: Data<Flows>,
-    draining: Draining,
-) -> io::Result<Server> {
-    let (draining, limits) = (Data::new(draining), http::Limits { request_timeout: settings.request_timeout });
-    let cors_origins = settings.cors_origins.clone();
-    let proxies = TrustedProxies(settings.trusted_proxies.clone());
-    let introduced_by = settings.proxy_protocol.then(|| proxies.clone());
-    let proxies = Data::new(proxies);
-    let routes = move || {
-        Routes::new()
-            .app_data(flows.clone())
-            .app_data(draining.clone())
-            .app_data(proxies.clone())
-            .app_data(limits)
-            .wrap(Condition::new(!cors_origins.is_empty(), http::cors::layer(&cors_origins)))
-            .wrap(from_fn(http::middleware::around))
-            .configure(console::configure)
-            .configure(http::configure)
-    };
-    let listening = Listening {
-        tls,
-        workers: settings.workers,
-        connections_max: settings.connections_max,
-        head_timeout: settings.head_timeout,
-        stop_timeout: settings.stop_timeout.saturating_sub(NOTICE),
-        introduced_by,
-    };
-    http::listener::serve(doors, listening, routes)
 }
 
 /// Makes keys and certificates in the embedded mode; in production nothing makes itself.

@@ -25,13 +25,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct LocalServer {
+pub struct ThrowawayServer {
     child: Child,
     data: tempfile::TempDir,
     base: String,
 }
 
-impl LocalServer {
+impl ThrowawayServer {
     /// `settings`: variables beyond those that every trial has.
     pub fn start(face: &FaceSettings, settings: &[(&str, &str)]) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("velum-").tempdir().context("cannot make a temporary folder")?;
@@ -133,7 +133,7 @@ impl LocalServer {
     }
 }
 
-impl Drop for LocalServer {
+impl Drop for ThrowawayServer {
     fn drop(&mut self) {
         // Best effort: the folder goes with it.
         let _ = self.child.kill();

@@ -1,7 +1,9 @@
 //! The OpenAPI 3.1 document: operations from the handlers, and from the route table what is the same everywhere
 //! (security and scopes, the errors that a kind of route can give, the headers of every answer).
 
-use std::{collections::BTreeMap, sync::OnceLock};
+mod errors;
+
+use std::sync::OnceLock;
 
 use utoipa::{
     OpenApi, ToSchema,
@@ -251,7 +253,7 @@ fn complete(operation: &mut Operation, row: &Row, method: &HttpMethod) {
         Access::AnyToken => require(operation, &[]),
         Access::Needs(scope) => require(operation, &[scope.as_str()]),
     }
-    let errors = errors(operation, row, method);
+    let errors = errors::of(operation, row, method);
     let answers_once = errors.get(&409).is_some_and(|codes| codes.contains(&"idempotency_answer_not_kept"));
     for (status, codes) in errors {
         operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(status, &codes)));
@@ -351,137 +353,6 @@ fn never_null(schema: RefOr<Schema>) -> RefOr<Schema> {
 fn binary() -> ObjectBuilder {
     let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).format(Some(format))
-}
-
-/// The codes of every problem that a route can answer with, by status.
-fn errors(operation: &Operation, row: &Row, method: &HttpMethod) -> BTreeMap<u16, Vec<&'static str>> {
-    let mut errors = BTreeMap::<u16, Vec<&'static str>>::new();
-    let mut add = |status, codes: &[&'static str]| errors.entry(status).or_default().extend(codes);
-    add(405, &["method_not_allowed"]);
-    add(414, &["uri_too_long"]);
-    add(431, &["header_too_large"]);
-    // By nginx, which stands before.
-    add(403, &["https_required"]);
-    add(421, &["unknown_host"]);
-    add(502, &["service_unreachable", "answer_missing"]);
-    add(504, &["service_unreachable", "answer_missing"]);
-    if row.access == Access::Probe {
-        return errors;
-    }
-    // At /oauth the handlers describe their errors themselves, in another shape.
-    if !row.path.starts_with("/oauth/") {
-        add(429, &["rate_limited"]);
-    }
-    if row.path == "/v1/packages/{token}" {
-        add(404, &["not_found"]);
-        add(500, &["internal_error"]);
-        add(503, &["store_unavailable", "overloaded"]);
-    }
-    if row.access == Access::Open {
-        if row.path.ends_with(".pem") {
-            add(404, &["not_found"]);
-        }
-        return errors;
-    }
-    let posts = matches!(method, HttpMethod::Post);
-    let enrols = posts && row.path.ends_with("/enrolments");
-    let verifies = posts && row.path.ends_with("/verifications");
-    add(401, &["token_missing", "token_invalid", "token_expired", "token_not_yet_valid", "token_revoked"]);
-    add(401, &["api_key_invalid", "api_key_expired", "api_key_revoked"]);
-    add(403, &["network_not_allowed"]);
-    add(500, &["internal_error"]);
-    add(503, &["store_unavailable", "overloaded"]);
-    if matches!(row.access, Access::Needs(_)) {
-        add(403, &["scope_missing"]);
-    }
-    // Named in the path, or in the body.
-    if row.path.contains('{') || (posts && ["/v1/erasure-requests", "/v1/access-requests"].contains(&row.path)) {
-        add(404, &["not_found"]);
-    }
-    if enrols || verifies {
-        add(400, &["image_missing", "malformed_multipart", "upload_interrupted"]);
-        add(403, &["consent_required", "consent_superseded", "subject_restricted"]);
-        add(408, &["upload_too_slow"]);
-        add(413, &["image_too_large"]);
-        add(415, &["unsupported_media_type", "image_unsupported_format"]);
-        add(422, &["validation_failed", "image_undecodable", "image_animated", "image_too_many_pixels", "no_face"]);
-        add(422, &["face_too_small", "multiple_faces", "quality_too_low", "embedding_out_of_bounds"]);
-        add(503, &["busy"]);
-    } else if operation.request_body.is_some() {
-        add(400, &["malformed_json", "bad_request"]);
-        add(408, &["request_timeout"]);
-        add(413, &["body_too_large"]);
-        add(415, &["unsupported_media_type"]);
-        add(422, &["validation_failed"]);
-    } else if operation.parameters.iter().flatten().any(is_query) {
-        add(422, &["validation_failed"]);
-    }
-    // What comes with a body that it has no use for is something else than what was meant.
-    if posts && operation.request_body.is_none() && !enrols && !verifies {
-        add(415, &["unsupported_media_type"]);
-    }
-    if !matches!(method, HttpMethod::Get) {
-        add(400, &["idempotency_key_invalid"]);
-        add(409, &["idempotency_twin_at_work"]);
-        add(422, &["idempotency_key_reused"]);
-    }
-    if enrols || verifies {
-        add(429, &["quota_spent"]);
-    }
-    match (method, row.path) {
-        (HttpMethod::Post, "/v1/api-keys") => {
-            add(403, &["scopes_beyond_caller"]);
-            add(409, &["idempotency_answer_not_kept"]);
-        }
-        (HttpMethod::Post, "/v1/api-keys/{key}/roll") => {
-            add(403, &["scopes_beyond_caller"]);
-            add(409, &["api_key_rolled", "idempotency_answer_not_kept"]);
-        }
-        (HttpMethod::Post, "/v1/access-requests") => {
-            add(503, &["busy"]);
-            add(409, &["idempotency_answer_not_kept"]);
-        }
-        (HttpMethod::Post, "/v1/access-requests/{access}/verify") => {
-            add(503, &["busy"]);
-            add(409, &["access_state", "idempotency_answer_not_kept"]);
-        }
-        (HttpMethod::Post, "/v1/access-requests/{access}/reject" | "/v1/access-requests/{access}/cancel") => {
-            add(409, &["access_state"]);
-        }
-        (HttpMethod::Post, "/v1/erasure-requests") => add(409, &["erasure_open"]),
-        (HttpMethod::Post, path) if path.starts_with("/v1/erasure-requests/") => add(409, &["erasure_state"]),
-        (HttpMethod::Post, "/v1/notices") => add(409, &["notice_version_taken"]),
-        (HttpMethod::Post, "/v1/subjects/{subject}/consents") => {
-            add(409, &["notice_superseded", "consent_limit_reached"]);
-        }
-        (HttpMethod::Post, "/opendsr/v1/requests") => {
-            add(409, &["erasure_open", "subject_request_id_taken"]);
-            add(422, &["identity_unsupported", "request_type_unsupported"]);
-        }
-        (HttpMethod::Delete, "/opendsr/v1/requests/{request}") => add(409, &["erasure_state"]),
-        (HttpMethod::Post, "/v1/subjects") | (HttpMethod::Patch, "/v1/subjects/{subject}") => {
-            add(409, &["external_ref_taken"]);
-            // An erasure that was broken off is finished before its name is free.
-            add(503, &["keyholder_unavailable"]);
-        }
-        (HttpMethod::Delete, "/v1/subjects/{subject}/enrolments/{enrolment}") => add(403, &["subject_restricted"]),
-        (HttpMethod::Delete, "/v1/subjects/{subject}") => {
-            add(409, &["erasure_state", "legal_hold"]);
-            add(503, &["keyholder_unavailable"]);
-        }
-        _ if enrols => add(409, &["enrolment_limit_reached"]),
-        _ if verifies => {
-            add(409, &["no_enrolment", "enrolments_stale"]);
-            add(429, &["attempts_blocked", "verification_budget_spent"]);
-            add(503, &["keyholder_unavailable"]);
-        }
-        _ => {}
-    }
-    errors
-}
-
-fn is_query(parameter: &RefOr<Parameter>) -> bool {
-    matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
 }
 
 fn require(operation: &mut Operation, scopes: &[&str]) {
