@@ -77,7 +77,7 @@ contents_of() {
     case $1 in
         configuration)
             contents+=(--exclude=__pycache__ -C "$home" deploy.conf state -C "$here")
-            for name in deploy docker-compose.prod.yml nginx monitoring images; do [ ! -e "$here/$name" ] || contents+=("$name"); done
+            for name in deploy docker-compose.{prod,logging,keyholder}.yml nginx monitoring images; do [ ! -e "$here/$name" ] || contents+=("$name"); done
             ;;
         redis) contents+=(-C "$work" redis) ;;
         secrets)

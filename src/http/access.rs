@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix_web::{
@@ -19,6 +20,7 @@ use actix_web::{
     web::Data,
 };
 use futures_util::try_join;
+use tokio::time::timeout;
 
 use super::{
     extract::flows,
@@ -54,6 +56,9 @@ pub enum Access {
     /// A token with this scope.
     Needs(Scope),
 }
+
+/// How long an answer waits for what it cost to be given back.
+const REFUND_AWAITED: Duration = Duration::from_millis(500);
 
 /// A refused credential counts as so many requests, also beyond the rate: whoever guesses at them is slowed down first.
 const REFUSED_COST: u32 = 20;
@@ -251,14 +256,16 @@ impl OpenCharge {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
     }
 
-    /// Gives back what was charged where nothing was done: our failure, a conflict, an answer that was given before.
-    pub fn settle(&self, flows: Data<Flows>, status: StatusCode, headers: Option<&HeaderMap>) {
+    /// Gives back what was charged where nothing was done: our failure, a conflict, an answer that was given before. The answer
+    /// waits for it, and with the answer a stop; where the database is away not for long, nor is it given up for a caller who left.
+    pub async fn settle(&self, flows: Data<Flows>, status: StatusCode, headers: Option<&HeaderMap>) {
         let charge = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let replayed = headers.is_some_and(|headers| headers.contains_key(REPLAYED));
         if let Some(charge) = charge
             && (status.is_server_error() || status == StatusCode::CONFLICT || replayed)
         {
-            actix_web::rt::spawn(async move { usage::refund(&flows, charge).await });
+            let refund = actix_web::rt::spawn(async move { usage::refund(&flows, charge).await });
+            let _later = timeout(REFUND_AWAITED, refund).await;
         }
     }
 }

@@ -93,7 +93,7 @@ pub async fn around(
         Err(problem) => (problem.status, None),
     };
     if let Some(flows) = flows {
-        open_charge.settle(flows, status, answered.as_ref().ok().map(ServiceResponse::headers));
+        open_charge.settle(flows, status, answered.as_ref().ok().map(ServiceResponse::headers)).await;
     }
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let duration = started.elapsed();

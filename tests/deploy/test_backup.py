@@ -292,6 +292,8 @@ class Backups(unittest.TestCase):
                 (Path(folder) / part).mkdir()
                 check("sh", "-c", f"age --decrypt -i {identity} {archive} | tar --extract --gzip -C {folder}/{part}")
             self.assertEqual({}, found(needles, folder))
+            stacks = {path.name for path in (Path(folder) / "configuration").glob("docker-compose.*.yml")}
+            self.assertEqual({path.name for path in ROOT.glob("docker-compose.*.yml")}, stacks)
             # Redis starts on its copy, with what it held.
             again = Server("Redis", ["redis-server", "--port", "0", "--unixsocket", f"{folder}/sock", "--dir", f"{folder}/redis/redis",
                                      "--appendonly", "yes"], f"{folder}/redis.log")
