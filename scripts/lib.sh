@@ -75,12 +75,19 @@ debian_mirror() {
 
 # pinned_venv NAME REQUIREMENTS    a Python environment with exactly those packages, made once; leaves its folder in `venv`
 pinned_venv() {
+    local lock
     venv="$cache/$1-$(sha256sum "$2" | cut -c 1-16)"
-    [ ! -e "$venv/complete" ] || return 0
-    rm -rf "$venv"
-    step 1m "a place for $1" python3 -m venv "$venv"
-    step 10m "$1, pinned" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: --requirement "$2"
-    touch "$venv/complete"
+    mkdir -p "$cache"
+    # Several scripts at once may want it: one makes it, the others wait.
+    exec {lock}>"$venv.lock"
+    flock "$lock"
+    if [ ! -e "$venv/complete" ]; then
+        rm -rf "$venv"
+        step 1m "a place for $1" python3 -m venv "$venv"
+        step 10m "$1, pinned" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: --requirement "$2"
+        touch "$venv/complete"
+    fi
+    exec {lock}>&-
 }
 
 # missing_packages NAME...    prints those that are not installed

@@ -2,6 +2,7 @@
 # Asks a server of its own everything that its OpenAPI document lets one ask, and much that it does not, and compares each
 # answer with the document: schemathesis, all checks, all phases, the same requests on every run.
 # usage: scripts/schemathesis.sh [MAX_EXAMPLES]      how many requests for each operation and phase, 100 unless told
+# VELUM_TEST_BINARY names a program in place of the one that is built here.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,8 +10,12 @@ cd "$root"
 examples=${1:-100}
 
 pinned_venv schemathesis scripts/schemathesis-requirements.txt
-velum="${CARGO_TARGET_DIR:-$root/target}/release/velum"
-step 60m "the program" cargo build --quiet --release --locked --bin velum
+velum=${VELUM_TEST_BINARY:-}
+if [ -z "$velum" ]; then
+    step 60m "the program" cargo build --quiet --release --locked --bin velum
+    velum="${CARGO_TARGET_DIR:-$root/target}/release/velum"
+fi
+unset VELUM_TEST_BINARY # which is no setting of the server
 
 folder=$(mktemp -d)
 server=""
