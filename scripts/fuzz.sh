@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Feeds every reader of what strangers send with mutations of the seeds in fuzz/corpus, each for a while. Ends with 1 and the
 # input that did it when one of them panics, loops, or takes more than 2 GB. docs/testing.md says more.
-# usage: scripts/fuzz.sh [SECONDS [TARGET...]]      SECONDS for each target, 20 unless told; all targets unless named
+# usage: scripts/fuzz.sh [SECONDS [TARGET...]]      SECONDS for each target, 20 unless told, 0 to build only; all targets unless named
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -14,6 +14,7 @@ targets=("${@:2}")
 # The target folder of the ordinary build: only what is instrumented is built anew.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}" RUSTC_WRAPPER="$root/fuzz/rustc.sh"
 step 30m "build of the fuzz targets" cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml --bins
+[ "$seconds" -gt 0 ] || exit 0
 
 kept="$CARGO_TARGET_DIR/fuzz"
 for target in "${targets[@]}"; do

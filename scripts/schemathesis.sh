@@ -55,7 +55,7 @@ export CLIENT_CREDENTIAL ACCESS_TOKEN
 
 cd "$folder" # where it leaves its notes
 export PYTHONPATH="$root/scripts" PYTHONDONTWRITEBYTECODE=1 # for its hooks
-step 14m "schemathesis, $examples examples" "$venv/bin/schemathesis" --config-file "$root/scripts/schemathesis.toml" \
+step 30m "schemathesis, $examples examples" "$venv/bin/schemathesis" --config-file "$root/scripts/schemathesis.toml" \
     run "https://localhost:$port/openapi.json" --tls-verify "$authority" --max-examples "$examples" \
     --generation-deterministic --checks all --no-color
 kill -0 "$server" 2>/dev/null || fail "the server ended on the way"

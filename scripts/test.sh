@@ -62,12 +62,14 @@ beside() { # beside NAME COMMAND...
     "${@:2}" </dev/null >"$logs/${#jobs[@]}" 2>&1 &
     jobs+=($!)
 }
-# The program as it is shipped, from outside: its document, deploys, nginx, backups, what an operator does. Side by side, for most
-# of the time each waits for something. Each is told where the program is, for Cargo has them wait while the fuzz targets are built.
 step 60m "the program" cargo build --quiet --release --locked --bin velum
+# Told where the program is, nothing below asks Cargo for it.
 export VELUM_TEST_BINARY="${CARGO_TARGET_DIR:-$root/target}/release/velum"
+scripts/fuzz.sh 0
 # What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs.
 beside "fuzzing" scripts/fuzz.sh 20
+# The program as it is shipped, from outside: its document, deploys, nginx, backups, what an operator does. Side by side, for most
+# of the time each waits for something.
 beside "schemathesis" scripts/schemathesis.sh
 beside "deploys under load, monitoring" scripts/deploy-test.sh process monitoring
 beside "nginx, certificates, secrets, containers" scripts/deploy-test.sh nginx certs secrets compose containers release

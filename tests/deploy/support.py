@@ -111,7 +111,8 @@ class Installation:
         # deploy.sh is run from a copy, so that its files can be broken.
         self.scripts = self.folder / "scripts"
         self.scripts.mkdir()
-        shutil.copy(ROOT / "deploy.sh", self.scripts)
+        for file in (ROOT / "deploy.sh", *ROOT.glob("docker-compose.*.yml")):
+            shutil.copy(file, self.scripts)
         for part in ("deploy", "nginx"):
             shutil.copytree(ROOT / part, self.scripts / part)
         self.program = self.folder / "program"
