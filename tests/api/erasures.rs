@@ -19,9 +19,8 @@ use velum::{
     },
     domain::{
         clock::Clock as _,
-        consent::{Consent, GivenBy, Purpose, ShownNotice, Statement},
-        id::{ConsentId, EnrolmentId, ErasureId, SubjectId, TenantId},
-        notice::Generation,
+        consent::Purpose,
+        id::{EnrolmentId, ErasureId, SubjectId, TenantId},
     },
     flows::{
         certificate::{self, Certificate},
@@ -34,7 +33,8 @@ use velum::{
 use zeroize::Zeroizing;
 
 use super::helpers::{
-    Client, Kind, Options, Process, TestApp, Worker, databases::Databases, each_database, each_database_with, photos,
+    Client, Kind, Options, Process, TestApp, Worker, consent_of, databases::Databases, each_database,
+    each_database_with, photos,
 };
 
 /// Where a test is the worker itself.
@@ -520,18 +520,7 @@ async fn give_templates(app: &TestApp, first: &str, others: &[String]) {
         let subject = subject.parse::<SubjectId>().unwrap();
         async move {
             let key = keys.get(tenant, subject).await.unwrap().unwrap();
-            let consent = Consent {
-                id: ConsentId::generate(),
-                subject,
-                purpose: purpose.clone(),
-                notice: ShownNotice { version: "2026-11".to_owned(), id: None, generation: Generation(0) },
-                granted: Statement { at: now, by: None, method: None, evidence: None },
-                given_by: GivenBy::Oneself,
-                guardian: None,
-                expires_at: None,
-                withdrawn: None,
-                superseded: false,
-            };
+            let consent = consent_of(subject, now);
             store.consents().insert(tenant, &consent, &key, act(Action::ConsentGranted)).await.unwrap();
             let (id, kind) = (EnrolmentId::generate(), kind.clone());
             let new = NewTemplate { id, subject, purpose, kind, older_key: None, template, created_at: now };

@@ -15,9 +15,8 @@ use time::OffsetDateTime;
 use velum::{
     audit::{Action, Actor, Event},
     domain::{
-        consent::{Consent, GivenBy, Purpose, ShownNotice, Statement},
-        id::{ConsentId, EnrolmentId, SubjectId, TenantId},
-        notice::Generation,
+        consent::Purpose,
+        id::{EnrolmentId, SubjectId, TenantId},
     },
     fhe::params::PARAMETER_ID,
     secrets::{self, Secrets},
@@ -25,7 +24,7 @@ use velum::{
     store::{Act, KeyStore, NewSubject, NewTemplate, Store, TemplateKind, Tenant},
 };
 
-use super::helpers::{Client, Kind, Process, databases::Databases, engine, photos};
+use super::helpers::{Client, Kind, Process, consent_of, databases::Databases, engine, photos};
 
 /// More than two steps of the command.
 const OTHERS: usize = 150;
@@ -106,18 +105,7 @@ impl Installation {
             let new = NewSubject { id: subject, external_ref: &format!("other-{number}"), created_at: now };
             store.subjects().insert(tenant.id, new, &key, act()).await.unwrap();
             let purpose = Purpose::face_verification();
-            let consent = Consent {
-                id: ConsentId::generate(),
-                subject,
-                purpose: purpose.clone(),
-                notice: ShownNotice { version: "1".to_owned(), id: None, generation: Generation(0) },
-                granted: Statement { at: now, by: None, method: None, evidence: None },
-                given_by: GivenBy::Oneself,
-                guardian: None,
-                expires_at: None,
-                withdrawn: None,
-                superseded: false,
-            };
+            let consent = consent_of(subject, now);
             store.consents().insert(tenant.id, &consent, &key, act()).await.unwrap();
             let kind = TemplateKind {
                 model: "test-cosine".parse().unwrap(),

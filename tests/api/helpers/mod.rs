@@ -2,6 +2,7 @@
 
 mod app;
 mod client;
+mod consents;
 pub mod databases;
 mod described;
 pub mod engine;
@@ -17,6 +18,7 @@ mod tokens;
 pub use self::{
     app::{Options, TestApp, credential_in, each_database, each_database_with, onnxruntime},
     client::{Answer, Client, WithForm, streamed},
+    consents::consent_of,
     databases::Kind,
     process::{Process, Worker, free_port, program},
     receiver::{Received, Receiver},
