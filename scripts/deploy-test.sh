@@ -32,9 +32,6 @@ done
 
 scripts/setup.sh --tests
 pinned_venv http2-client tests/deploy/requirements.txt
-if [ -z "${VELUM_TEST_BINARY:-}" ]; then
-    step 60m "the program" cargo build --quiet --release --locked --bin velum
-    export VELUM_TEST_BINARY="${CARGO_TARGET_DIR:-$root/target}/release/velum"
-fi
+shipped_program
 export PYTHONDONTWRITEBYTECODE=1
 step "$limit" "deploy.sh: ${modules[*]}" "$venv/bin/python" -m unittest --verbose "${modules[@]}"

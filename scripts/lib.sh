@@ -90,6 +90,13 @@ pinned_venv() {
     exec {lock}>&-
 }
 
+# shipped_program    builds the program as it is shipped, unless VELUM_TEST_BINARY names one; leaves its path there
+shipped_program() {
+    [ -z "${VELUM_TEST_BINARY:-}" ] || return 0
+    step 60m "the program" cargo build --quiet --release --locked --bin velum
+    export VELUM_TEST_BINARY="${CARGO_TARGET_DIR:-$root/target}/release/velum"
+}
+
 # missing_packages NAME...    prints those that are not installed
 missing_packages() {
     local package

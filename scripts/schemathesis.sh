@@ -10,11 +10,8 @@ cd "$root"
 examples=${1:-100}
 
 pinned_venv schemathesis scripts/schemathesis-requirements.txt
-velum=${VELUM_TEST_BINARY:-}
-if [ -z "$velum" ]; then
-    step 60m "the program" cargo build --quiet --release --locked --bin velum
-    velum="${CARGO_TARGET_DIR:-$root/target}/release/velum"
-fi
+shipped_program
+velum=$VELUM_TEST_BINARY
 unset VELUM_TEST_BINARY # which is no setting of the server
 
 folder=$(mktemp -d)

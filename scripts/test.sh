@@ -62,9 +62,8 @@ beside() { # beside NAME COMMAND...
     "${@:2}" </dev/null >"$logs/${#jobs[@]}" 2>&1 &
     jobs+=($!)
 }
-step 60m "the program" cargo build --quiet --release --locked --bin velum
 # Told where the program is, nothing below asks Cargo for it.
-export VELUM_TEST_BINARY="${CARGO_TARGET_DIR:-$root/target}/release/velum"
+shipped_program
 scripts/fuzz.sh 0
 # What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs.
 beside "fuzzing" scripts/fuzz.sh 20
