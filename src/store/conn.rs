@@ -4,8 +4,7 @@
 //! two (how a connection is opened, how a writing transaction begins, how migrations are kept apart) stays here.
 
 use std::{
-    fs,
-    os::unix::fs::OpenOptionsExt,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -207,7 +206,7 @@ impl AnyConnection {
                 Ok(Self::Postgres(connection))
             }
             Address::Sqlite(path) => {
-                create_private(path).map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
+                create_sqlite(path)?;
                 let mut connection = SqliteConnection::establish(&path.to_string_lossy())?;
                 connection.batch_execute(SQLITE_SESSION).map_err(refused)?;
                 Ok(Self::Sqlite(connection))
@@ -216,9 +215,25 @@ impl AnyConnection {
     }
 }
 
-/// Makes the file of a new database readable by its owner alone; SQLite gives its log the same mode.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+/// Makes the file of a new database, which its owner alone may read; SQLite gives its log the same mode.
+///
+/// It gets its name when it is whole: of programs that start at once, switching a file to a write-ahead log in place fails for
+/// all but one. And a file that has its name is left alone: whoever opens and closes it here takes the locks away that this
+/// process's connections hold on it (POSIX), and another program that ends may then delete the log under them.
+fn create_sqlite(path: &Path) -> Result<(), ConnectionError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| ConnectionError::BadConnection(error.to_string());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = tempfile::NamedTempFile::new_in(folder).map_err(failed)?.into_temp_path();
+    let mut connection = SqliteConnection::establish(&made.to_string_lossy())?;
+    connection.batch_execute(SQLITE_SESSION).map_err(ConnectionError::CouldntSetupConfiguration)?;
+    drop(connection);
+    match made.persist_noclobber(path) {
+        Err(taken) if taken.error.kind() == ErrorKind::AlreadyExists => Ok(()), // somebody else was quicker
+        made => made.map_err(|error| failed(error.error)),
+    }
 }
 
 /// Where a database is. No Debug and no Display: a PostgreSQL URL may hold a password.

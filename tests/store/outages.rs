@@ -111,6 +111,25 @@ fn a_file_locked_for_long_is_unavailable_and_then_used_again() {
 }
 
 #[test]
+fn the_lock_of_an_open_file_is_kept_while_more_connections_come() {
+    use std::os::unix::fs::MetadataExt;
+    on(Kind::Sqlite, |database| async move {
+        let store = database.store().await;
+        let tenant = tenant(&store).await;
+        let tenants = store.tenants();
+        // So many at once that the pool opens every connection it may.
+        let finds = (0..POOL_SIZE).map(|_| tenants.find(tenant));
+        futures_util::future::join_all(finds).await.into_iter().for_each(|found| drop(found.unwrap()));
+        // Without it another program that ends takes itself for the last one, and deletes the log under us.
+        let file = std::fs::metadata(database.url.trim_start_matches("sqlite:")).unwrap().ino();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let (us, file) = (format!(" {} ", std::process::id()), format!(":{file} "));
+        let ours = |lock: &str| lock.contains("POSIX") && lock.contains(&us) && lock.contains(&file);
+        assert!(locks.lines().any(ours), "{file} {locks}");
+    });
+}
+
+#[test]
 fn a_crowd_larger_than_the_pool_is_served_in_turn() {
     on_each_database(|database| async move {
         let store = database.store().await;
