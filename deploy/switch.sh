@@ -284,9 +284,7 @@ drain() {
     fi
     end=$((SECONDS + $(conf_number DRAIN_TIMEOUT_S)))
     until [ "$quiet" -ge 3 ] && [ "${EPOCHREALTIME/[.,]/}" -ge $((${begun/[.,]/} + 1000000)) ]; do
-        if ! driver_running "$new" && driver_running "$old"; then
-            switch_back "$old"
-        fi
+        undo_if_ended "$new" "$old"
         driver_running "$old" || return 0
         in_flight=$(driver_in_flight "$old" 2>/dev/null) || in_flight=unknown
         if [ "$in_flight" = 0 ]; then quiet=$((quiet + 1)); else quiet=0; fi
@@ -296,6 +294,13 @@ drain() {
         fi
         sleep 0.3
     done
+    undo_if_ended "$new" "$old" # the old one is about to be told to stop
+}
+# undo_if_ended NEW OLD
+undo_if_ended() {
+    if ! driver_running "$1" && driver_running "$2"; then
+        switch_back "$2"
+    fi
 }
 switch_back() {
     local old=$1

@@ -45,6 +45,7 @@ async fn the_docs_page_works_in_a_real_browser() {
     let profile = tempfile::tempdir().unwrap();
     let page = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run"])
+        .arg("--disable-dev-shm-usage") // which a container has little of
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(["--virtual-time-budget=20000", "--timeout=60000", "--dump-dom"])
         .arg(format!("https://localhost:{}/docs/", app.running.address.port()))

@@ -19,7 +19,7 @@ use velum::{
     tls::development,
 };
 
-use super::helpers::{Answer, Client, Kind, TestApp, each_database, engine, photos, streamed};
+use super::helpers::{Answer, Client, Kind, TestApp, each_database, engine, free_port, photos, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_answers_503_at_once_and_recovers() {
@@ -134,7 +134,7 @@ async fn keyholder_of(app: &TestApp, listen: SocketAddr) -> (ServerHandle, JoinH
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyholder_elsewhere_is_missed_and_found_again_without_a_restart() {
-    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let app = TestApp::spawn(Kind::Sqlite, &[("KEYHOLDER", &format!("https://{listen}"))]).await;
     let client = app.client().await;
     let subject = client.consenting_subject().await;
@@ -205,7 +205,7 @@ async fn a_stopping_server_finishes_what_it_has_and_closes_connections() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let TestApp { running, .. } = app;
-    let stopping = tokio::spawn(running.stop(Duration::from_millis(500)));
+    let stopping = tokio::spawn(running.stop(Duration::from_secs(3)));
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ready = client.get("/readyz").await;
     assert_eq!((ready.status.as_u16(), ready.header("connection")), (503, Some("close")));

@@ -27,7 +27,7 @@ use velum::{
 use super::helpers::{Client, Kind, Process, consent_of, databases::Databases, engine, photos};
 
 /// More than two steps of the command.
-const OTHERS: usize = 150;
+const OTHERS: usize = 300;
 
 struct Installation {
     data: tempfile::TempDir,

@@ -8,7 +8,6 @@ import glob
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -17,20 +16,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .support import EDGE, INNER_NAME, IS_ROOT, NGINX, ROOT, VELUM, check, listens, wait_for
+from .support import EDGE, INNER_NAME, IS_ROOT, NGINX, ROOT, VELUM, check, free_port, listens, wait_for
 
 NAME = "localhost"
-
-
-def free_port():
-    """Below those that the kernel hands out for outgoing connections."""
-    while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port := random.randrange(20000, 32000)))
-                return port
-            except OSError:
-                pass
 
 
 def as_user(user):

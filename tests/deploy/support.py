@@ -5,10 +5,12 @@ Environment: VELUM_TEST_BINARY, VELUM_TEST_RUNTIME (folder), VELUM_TEST_MODELS (
 """
 
 import atexit
+import fcntl
 import glob
 import hashlib
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -24,13 +26,37 @@ from .client import Door, Http1
 ROOT = Path(__file__).resolve().parents[2]
 IS_ROOT = os.geteuid() == 0
 VELUM, KEYHOLDER, NGINX, EDGE = 10001, 10002, 10005, 10010
+BUSY = 3  # beyond it no figure is held against a machine, see `busyness`
 INNER_NAME, PUBLIC_NAME = "velum.internal", "velum.test"
 
 
+def _numbers():
+    """Below those that the kernel hands out, and below those that scripts/ and PostgreSQL's tests draw. Whoever holds the first port
+    of a hundred has the others until it ends."""
+    while True:
+        for first in random.sample(range(10000, 20000, 100), 100):
+            guard = socket.socket()
+            try:
+                guard.bind(("127.0.0.1", first))
+            except OSError:
+                guard.close()
+                continue
+            for number in range(first + 1, first + 100):
+                with socket.socket() as probe:
+                    try:
+                        probe.bind(("", number))
+                    except OSError:
+                        continue
+                yield number
+            guards.append(guard)
+
+
+guards, numbers = [], _numbers()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody else is given: side by side with others and an hour later too."""
+    return next(numbers)
 
 
 def as_user(user, *groups):
@@ -54,6 +80,29 @@ def wait_for(what, condition, limit=60):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {limit} s")
         time.sleep(0.05)
+
+
+def busyness():
+    """How many want each processor, in the last minute or the last five. Figures are held to a machine that has none but the test."""
+    return max(os.getloadavg()[:2]) / os.cpu_count()
+
+
+def has_ended(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def is_locked(file):
+    try:
+        with open(file, "rb") as probe:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def listens(port):
@@ -222,6 +271,9 @@ class Installation:
         self.servers["postgres"] = Server(
             "PostgreSQL", [*become, binaries / "postgres", "-D", folder / "data", *options], folder / "log", port, cwd=folder
         )
+        # It listens before it lets anybody in.
+        ready = ["pg_isready", "--quiet", "--host", str(folder), "--port", str(port)]
+        wait_for("PostgreSQL, ready", lambda: subprocess.run(ready, check=False).returncode == 0)
         for name in ("database", "keystore", "ledger"):
             # The owner of the schema migrates; the program's own role is bound by row-level security.
             passwords = {role: secrets.token_hex(16) for role in ("owner", "app")}

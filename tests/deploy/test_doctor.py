@@ -19,7 +19,7 @@ import unittest
 from email.utils import formatdate
 from pathlib import Path
 
-from .support import IS_ROOT, PUBLIC_NAME, ROOT, Installation, Server, as_user, check, free_port, wait_for
+from .support import IS_ROOT, PUBLIC_NAME, ROOT, Installation, Server, as_user, check, free_port, has_ended, is_locked, wait_for
 
 DAY = 86400
 house = None
@@ -184,7 +184,7 @@ class HealthyHost(Doctor):
     def test_waits_for_the_end_of_a_deploy_before_it_tells_prometheus(self):
         at_work = Server("a run", ["flock", house.home / "state/lock", "sleep", "3"], house.folder / "lock.log")
         self.after(at_work.stop)
-        time.sleep(0.5)
+        wait_for("its lock", lambda: is_locked(house.home / "state/lock"))
         house.succeeds("doctor", "--metrics", "processor")
         self.assertIsNotNone(at_work.process.poll(), "it had ended by then")
 
@@ -521,7 +521,7 @@ class TheInstallation(Doctor):
 
     def test_no_worker(self):
         os.kill(house.pid("worker"), signal.SIGTERM)
-        wait_for("its end", lambda: not Path(f"/proc/{house.pid('worker')}").exists() or "Z" in Path(f"/proc/{house.pid('worker')}/stat").read_text())
+        wait_for("its end", lambda: has_ended(house.pid("worker")))
         self.after(lambda: house.succeeds("deploy", "1.0.0"))
         self.finds("worker", "fail", "no worker runs", "deploy.sh deploy")
 

@@ -302,19 +302,25 @@ class RealScrape(unittest.TestCase):
             wait_for(f"scrapes of {metric}", lambda query=query: watched.ask("query", query=query)["result"])
 
     def test_1_every_target_is_scraped(self):
-        targets = self.watched.ask("targets")["activeTargets"]
-        down = [(target["labels"], target["lastError"]) for target in targets if target["health"] != "up"]
-        self.assertEqual([labels["instance"] for labels, _ in down], ["green"], down)
-        self.assertEqual(len(targets), self.watched.targets)
+        def down():
+            return [target["labels"]["instance"] for target in self.watched.ask("targets")["activeTargets"] if target["health"] != "up"]
+
+        # A busy machine is late for once, and is asked again after two seconds.
+        wait_for("every target but one", lambda: down() == ["green"])
+        self.assertEqual(len(self.watched.ask("targets")["activeTargets"]), self.watched.targets)
 
     def test_2_every_name_is_there(self):
         names = set(self.watched.ask("label/__name__/values"))
         # Prometheus makes ALERTS itself.
         asked = set().union(*(metrics_of(expression) for expression in expressions())) - {"ALERTS"}
         of_the_program = {name for name in asked if re.match("(velum|process)_(?!backup_|doctor_)", name)}
-        told = {row["metric"]["__name__"] for row in self.watched.ask("query", query='{job=~"app|worker|keyholder"}')["result"]}
         self.assertEqual(asked - of_the_program - names, set())
-        self.assertEqual(of_the_program - told, set())
+
+        def untold():
+            rows = self.watched.ask("query", query='{job=~"app|worker|keyholder"}')["result"]
+            return of_the_program - {row["metric"]["__name__"] for row in rows}
+
+        wait_for("everything that the program tells of", lambda: not untold())
 
     def test_3_every_expression_can_be_evaluated(self):
         for expression in expressions():
@@ -330,8 +336,7 @@ class RealScrape(unittest.TestCase):
                       "Queue", "What the app reaches", "PostgreSQL, connections", "Redis, memory", "nginx, connections", "Disk left",
                       "Age of the last good backup", "Certificates end in", "deploy.sh doctor", "Public door", "Colours that answer"):
             panel = next(panel for panel in DASHBOARD["panels"] if panel["title"] == title)
-            rows = [row for target in panel["targets"] for row in self.watched.ask("query", query=target["expr"])["result"]]
-            self.assertTrue(rows, title)
+            wait_for(title, lambda panel=panel: any(self.watched.ask("query", query=target["expr"])["result"] for target in panel["targets"]))
 
     def test_5_nobody_is_named(self):
         for name in ("app", "worker", "exporter_postgres", "exporter_redis", "exporter_nginx", "exporter_host"):

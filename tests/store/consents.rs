@@ -143,6 +143,8 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
                                 Err(StoreError::NoConsent) => break,
                                 Err(error) => panic!("{error:?}"),
                             };
+                            // Who never rests would starve the others: the lock of SQLite is not fair.
+                            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                         }
                     })
                 })

@@ -205,7 +205,7 @@ mod tests {
             let threshold = spec.thresholds[&FalseMatchRate::E3];
             let (mut product, mut key_switch, mut decision) = (vec![], vec![], vec![]);
             let mut delta = 0;
-            for trial in 0..150 {
+            for trial in 0..300 {
                 let template = QuantizedTemplate::encode(&spec, &random_embedding(2 * trial, dimension)).unwrap();
                 let probe = QuantizedProbe::encode(&spec, &random_embedding(2 * trial + 1, dimension)).unwrap();
                 delta = template.delta;
@@ -241,7 +241,7 @@ mod tests {
         const REKEYINGS: u32 = 6;
         // Under one public key the errors of neighbouring coefficients hang together (the randomness of an encryption is
         // 0 or 1, so its mean is not zero): only many keys make a sample.
-        const CHAINS: u32 = 24;
+        const CHAINS: u32 = 60;
         let spec = spec(Metric::Cosine, 512);
         let errors: Vec<f64> = (0..CHAINS).flat_map(|_| errors_after(REKEYINGS, &spec)).collect();
         let measured = (errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64).sqrt();

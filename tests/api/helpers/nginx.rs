@@ -2,13 +2,15 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use super::free_port;
 
 pub struct Nginx {
     child: Child,
@@ -71,9 +73,9 @@ impl Drop for Nginx {
     }
 }
 
-/// A port that nobody has at this moment.
+/// An address that nobody has.
 pub fn free_address(ip: &str) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    SocketAddr::new(ip.parse().unwrap(), free_port())
 }
 
 fn configuration(hops: &[Hop], tls: &Path, folder: &Path) -> String {

@@ -3,8 +3,10 @@
 use std::{
     fs,
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -38,9 +40,27 @@ pub fn program(data: &Path, port: u16) -> Command {
     command
 }
 
-/// A port that nobody has, a moment ago.
+/// A port that nobody else is given: of a hundred that are this process's until it ends, each once. They lie below those that
+/// the kernel hands out.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static OURS: Mutex<Range<u16>> = Mutex::new(0..0);
+    let mut ours = OURS.lock().unwrap();
+    loop {
+        match ours.next() {
+            Some(port) if TcpListener::bind(("127.0.0.1", port)).is_ok() => return port,
+            Some(_) => {} // somebody else's, of another program
+            None => *ours = hundred(),
+        }
+    }
+}
+
+/// Whoever listens on the first of them has the others.
+fn hundred() -> Range<u16> {
+    let blocks = (0..100).cycle().skip(std::process::id() as usize % 100).map(|block| 10_000 + 100 * block);
+    let free = blocks.take(100).find_map(|first| Some((first, TcpListener::bind(("127.0.0.1", first)).ok()?)));
+    let (first, held) = free.expect("a hundred ports that nobody has");
+    std::mem::forget(held);
+    first + 1..first + 100
 }
 
 impl Process {
@@ -56,10 +76,11 @@ impl Process {
         prepare(&mut command);
         let environment = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
         let environment: Vec<_> = environment.collect();
-        let process = Self { child: command.arg("serve").spawn().unwrap(), port, data: data.to_owned() };
+        let mut process = Self { child: command.arg("serve").spawn().unwrap(), port, data: data.to_owned() };
         let begin = Instant::now();
         let ask = || program(data, port).envs(environment.clone()).arg("healthcheck").stderr(Stdio::null()).status();
         while !ask().unwrap().success() {
+            assert_eq!(process.child.try_wait().unwrap(), None, "the server has ended");
             assert!(begin.elapsed() < Duration::from_secs(120), "the server does not become ready");
             std::thread::sleep(Duration::from_millis(100));
         }
