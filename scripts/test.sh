@@ -62,9 +62,17 @@ beside() { # beside NAME COMMAND...
     "${@:2}" </dev/null >"$logs/${#jobs[@]}" 2>&1 &
     jobs+=($!)
 }
-# Told where the program is, nothing below asks Cargo for it.
+# Told where the program is, nothing below asks Cargo for it but the fuzz targets' build.
 shipped_program
-scripts/fuzz.sh 0
+# The stack first, as it takes longest. Skipped, saying why, where no container engine can run; and on a machine so slow that the
+# whole would outlast the hour and a half that continuous integration has.
+if [ "$SECONDS" -lt $((60 * 60)) ]; then
+    beside "the stack in containers" scripts/deploy-test.sh stack
+else
+    say "    skipped after $((SECONDS / 60)) min: the stack in containers; run scripts/deploy-test.sh stack"
+fi
+failed=""
+scripts/fuzz.sh 0 || failed=yes
 # What strangers send, mutated: 20 seconds for each reader. docs/testing.md tells of longer runs.
 beside "fuzzing" scripts/fuzz.sh 20
 # The program as it is shipped, from outside: its document, deploys, nginx, backups, what an operator does. Side by side, for most
@@ -73,14 +81,6 @@ beside "schemathesis" scripts/schemathesis.sh
 beside "deploys under load, monitoring" scripts/deploy-test.sh process monitoring
 beside "nginx, certificates, secrets, containers" scripts/deploy-test.sh nginx certs secrets compose containers release
 beside "backups, doctor" scripts/deploy-test.sh backup doctor
-# Skipped, saying why, where no container engine can run; and on a machine so slow that the whole would outlast the hour and a half
-# that continuous integration has.
-if [ "$SECONDS" -lt $((60 * 60)) ]; then
-    beside "the stack in containers" scripts/deploy-test.sh stack
-else
-    say "    skipped after $((SECONDS / 60)) min: the stack in containers; run scripts/deploy-test.sh stack"
-fi
-failed=""
 for each in "${!jobs[@]}"; do
     wait "${jobs[each]}" || failed=yes
     say "==> ${names[each]}:"
