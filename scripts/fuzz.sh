@@ -22,7 +22,7 @@ for target in "${targets[@]}"; do
     log="$kept/$target.log"
     begin "fuzzing $target for $seconds s"
     # What is found on the way is kept beside the build, so that a long run goes on where the last one ended.
-    "$CARGO_TARGET_DIR/release/fuzz_$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=32768 \
+    "$CARGO_TARGET_DIR/release/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=32768 \
         -artifact_prefix="$kept/$target-" "$kept/corpus/$target" "fuzz/corpus/$target" </dev/null >"$log" 2>&1 ||
         {
             tail -n 40 "$log" >&2

@@ -49,10 +49,7 @@ for attempt in $(seq 120); do
 done
 authority="$VELUM_DATA_DIR/tls/ca.pem"
 CLIENT_CREDENTIAL=$(printf '%s:%s' "$(member client_id <<<"$client")" "$(member client_secret <<<"$client")" | base64 --wrap=0)
-TOKEN_URL="https://localhost:$port/oauth/token"
-ACCESS_TOKEN=$(curl --silent --fail --cacert "$authority" "$TOKEN_URL" \
-    --header "Authorization: Basic $CLIENT_CREDENTIAL" --data grant_type=client_credentials | member access_token)
-export CLIENT_CREDENTIAL ACCESS_TOKEN TOKEN_URL # for its hooks
+export CLIENT_CREDENTIAL TOKEN_URL="https://localhost:$port/oauth/token" # for its hooks
 
 cd "$folder" # where it leaves its notes
 export PYTHONPATH="$root/scripts" PYTHONDONTWRITEBYTECODE=1 # for its hooks

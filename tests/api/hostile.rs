@@ -407,7 +407,7 @@ async fn slow_senders_are_cut_off_and_keep_nobody_waiting() {
     let (before, _) = process.memory_mb();
     process.forget_peak();
 
-    let (authority, port) = (process.authority(), process.port);
+    let (tls, port) = (Arc::new(tls::public_client(&process.authority()).unwrap()), process.port);
     let bearer = format!("authorization: Bearer {}", client.token.as_deref().unwrap());
     let json = request(
         "POST /v1/subjects HTTP/1.1",
@@ -417,10 +417,9 @@ async fn slow_senders_are_cut_off_and_keep_nobody_waiting() {
     let image = format!("POST /v1/subjects/{subject}/enrolments HTTP/1.1");
     let image = request(&image, &[&bearer, "content-type: image/png", "content-length: 400000"], b"\x89PNG");
     let slow = |head: Vec<u8>, drop: &'static [u8], limit: Duration| {
-        let authority = authority.clone();
+        let tls = Arc::clone(&tls);
         thread::spawn(move || {
             // So many handshakes at once may take a busy machine longer than a head may take.
-            let tls = Arc::new(tls::public_client(&authority).unwrap());
             let connection = (0..5).find_map(|_| try_connect(&tls, port).ok()).expect("a connection");
             dribble(connection, &head, drop, limit + 2 * SLACK)
         })

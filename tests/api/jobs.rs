@@ -2,23 +2,16 @@
 
 use std::{
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use velum::domain::clock::Clock as _;
 
-use super::helpers::{Kind, Process, TestApp, Worker, databases::Databases, each_database, each_database_with, photos};
-
-/// Returns when it is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(90), "{what}: not so");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+use super::helpers::{
+    Kind, Process, TestApp, Worker, databases::Databases, each_database, each_database_with, photos, until,
+};
 
 fn microseconds(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap()
@@ -60,18 +53,18 @@ async fn what_was_kept_long_enough_goes_by_itself_on_its_day_by_one_of_two_proce
         let jobs = |condition: &str| {
             app.databases.count(&app.databases.main, "jobs", &format!("kind = 'retention' AND {condition}"))
         };
-        until("the daily job waits", || jobs("1 = 1") == 1).await;
+        until("the daily job waits", 90, async || jobs("1 = 1") == 1).await;
 
         app.clock.advance(time::Duration::days(29));
         let due = microseconds(app.clock.now());
-        until("the job was done and put off", || jobs(&format!("due_at > {due}")) == 1).await;
+        until("the job was done and put off", 90, async || jobs(&format!("due_at > {due}")) == 1).await;
         let templates = || app.databases.count(&app.databases.main, "enrolments", "1 = 1");
         assert_eq!(templates(), 1);
 
         app.clock.advance(time::Duration::days(2));
-        until("the template is gone", || templates() == 0).await;
+        until("the template is gone", 90, async || templates() == 0).await;
         let due = microseconds(app.clock.now());
-        until("the job was put off again", || jobs(&format!("due_at > {due} AND attempts = 0")) == 1).await;
+        until("the job was put off again", 90, async || jobs(&format!("due_at > {due} AND attempts = 0")) == 1).await;
         assert_eq!(jobs("1 = 1"), 1, "two processes, one job");
         drop(twin);
     })
@@ -138,7 +131,7 @@ impl House {
 
     async fn is_at_work(&self) {
         let before = self.old_rows();
-        until("the worker is at work", || self.old_rows() < before).await;
+        until("the worker is at work", 90, async || self.old_rows() < before).await;
         assert!(self.old_rows() > 0, "it was done before it could be disturbed");
     }
 }
@@ -153,7 +146,7 @@ async fn the_job_of_a_killed_worker_is_taken_over_after_its_lease_and_done() {
 async fn taken_over(house: House) {
     let queued = || house.databases.count(&house.databases.main, "jobs", "kind = 'retention'");
     let first = Worker::start(house.command());
-    until("the daily job waits", || queued() == 1).await;
+    until("the daily job waits", 90, async || queued() == 1).await;
     house.execute("UPDATE jobs SET due_at = 0 WHERE kind = 'retention'");
     house.is_at_work().await;
     first.signal("-KILL");
@@ -167,9 +160,9 @@ async fn taken_over(house: House) {
         command.env("VELUM_STOP_TIMEOUT_S", "1");
         command
     });
-    until("another has the job", || house.job().0 != lease).await;
+    until("another has the job", 90, async || house.job().0 != lease).await;
     assert!(microseconds(OffsetDateTime::now_utc()) >= until_then, "before the lease had run out");
-    until("it goes on where the first stopped", || house.old_rows() < left).await;
+    until("it goes on where the first stopped", 90, async || house.old_rows() < left).await;
 
     // Told to stop, a worker gives back what it cannot finish.
     second.signal("-TERM");
@@ -217,7 +210,7 @@ async fn a_server_whose_worker_is_separate_carries_nothing_out() {
     let app = TestApp::spawn(Kind::Sqlite, &[("WORKER", "separate")]).await;
     let twin = app.twin(&[]).await;
     let jobs = || app.databases.count(&app.databases.main, "jobs", "kind = 'retention'");
-    until("the twin made the daily job", || jobs() == 1).await;
+    until("the twin made the daily job", 90, async || jobs() == 1).await;
     twin.stop(Duration::ZERO).await;
     app.databases.execute(&app.databases.main, "UPDATE jobs SET due_at = 0 WHERE kind = 'retention'");
     tokio::time::sleep(Duration::from_secs(2)).await;

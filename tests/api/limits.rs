@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use reqwest::{Method, StatusCode};
 use velum::{app::Running, tls::development};
 
-use super::helpers::{Answer, Client, Kind, Redis, TestApp, each_database, each_database_with, photos};
+use super::helpers::{Answer, Client, Kind, Redis, TestApp, each_database, each_database_with, photos, until};
 
 /// The same caller, at another process.
 fn at(client: &Client, running: &Running) -> Client {
@@ -38,11 +38,8 @@ async fn refused(client: &Client) -> Answer {
 
 /// Redis is met at the first request, and may be late then.
 async fn becomes_whole(client: &Client) {
-    let begin = std::time::Instant::now();
-    while client.get("/readyz").await.expect(200).json()["status"] != "ok" {
-        assert!(begin.elapsed() < Duration::from_secs(10), "Redis is not found");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let is_whole = async || client.get("/readyz").await.expect(200).json()["status"] == "ok";
+    until("Redis is found", 10, is_whole).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ use velum::{
 
 use super::helpers::{
     Answer, Client, Kind, Options, Process, Received, Receiver, TestApp, databases::Databases, each_database,
-    each_database_with, photos, uuid_of_four,
+    each_database_with, photos, until, uuid_of_four,
 };
 
 const REQUESTS: &str = "/opendsr/v1/requests";
@@ -373,14 +373,6 @@ fn of_callback<'a>(callback: &'a Value, member: &str) -> &'a Value {
     &callback["extensions"]["localhost"][member]
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not so");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Requests whose receivers' addresses are still there.
 fn kept(app: &TestApp) -> i64 {
     app.databases.count(&app.databases.main, "opendsr_requests", "addresses IS NOT NULL OR key_id IS NOT NULL")
@@ -409,9 +401,11 @@ async fn every_receiver_is_told_every_change_in_order_and_forgotten_after_the_la
             }
             assert_ne!(ids[0], ids[1]);
         }
-        until("the addresses are forgotten", || kept(&app) == 0).await;
-        until("the queue is empty", || app.databases.count(&app.databases.main, "jobs", "kind = 'callback'") == 0)
-            .await;
+        until("the addresses are forgotten", 60, async || kept(&app) == 0).await;
+        until("the queue is empty", 60, async || {
+            app.databases.count(&app.databases.main, "jobs", "kind = 'callback'") == 0
+        })
+        .await;
         let keys = |condition: &str| app.databases.count(&app.databases.keystore, "data_keys", condition);
         assert_eq!((keys("wrapped IS NOT NULL"), keys("destroyed_at IS NOT NULL")), (0, 2), "the person's, and theirs");
         let log = officer.get("/v1/audit-events?action=callback.delivered").await.expect(200).json();
@@ -423,7 +417,7 @@ async fn every_receiver_is_told_every_change_in_order_and_forgotten_after_the_la
         let body = with(request(&id, "nobody"), "status_callback_urls", json!([receiver.url("/nobody")]));
         officer.post(REQUESTS, body).await.expect(201);
         assert_eq!(words(&receiver.wait_for("/nobody", 1).await), ["completed"]);
-        until("the addresses are forgotten", || kept(&app) == 0).await;
+        until("the addresses are forgotten", 60, async || kept(&app) == 0).await;
         assert_eq!(receiver.received().len(), 5);
     })
     .await;
@@ -440,7 +434,7 @@ async fn a_callback_that_fails_comes_again_before_the_next_and_a_redirect_is_not
         for failed in 1..=3 {
             let received = receiver.wait_for("/hook", failed).await;
             assert_eq!(received.len(), failed, "not before its time");
-            until("the failure is written down", || {
+            until("the failure is written down", 60, async || {
                 let failed = format!("kind = 'callback' AND lease IS NULL AND attempts = {failed}");
                 app.databases.count(&app.databases.main, "jobs", &failed) == 1
             })
@@ -452,7 +446,7 @@ async fn a_callback_that_fails_comes_again_before_the_next_and_a_redirect_is_not
         let ids: Vec<_> = received.iter().map(|one| of_callback(&one.json(), "callback_id").clone()).collect();
         assert!(ids[..4].iter().all(|id| *id == ids[0]) && ids[4] != ids[0]);
         assert_eq!(receiver.received_at("/elsewhere").len(), 0);
-        until("the addresses are forgotten", || kept(&app) == 0).await;
+        until("the addresses are forgotten", 60, async || kept(&app) == 0).await;
     })
     .await;
 }
@@ -469,9 +463,9 @@ async fn a_receiver_that_is_given_up_is_in_the_audit_log_and_among_the_dead_and_
         let jobs = |condition: &str| {
             app.databases.count(&app.databases.main, "jobs", &format!("kind = 'callback' AND {condition}"))
         };
-        until("it failed", || jobs("lease IS NULL AND attempts = 1") == 1).await;
+        until("it failed", 60, async || jobs("lease IS NULL AND attempts = 1") == 1).await;
         app.databases.execute(&app.databases.main, "UPDATE jobs SET attempts = 23, due_at = 0 WHERE kind = 'callback'");
-        until("it is given up", || jobs("dead_at IS NOT NULL AND last_error = 'callback_failed'") == 1).await;
+        until("it is given up", 60, async || jobs("dead_at IS NOT NULL AND last_error = 'callback_failed'") == 1).await;
         let log = officer.get("/v1/audit-events?action=callback.given_up").await.expect(200).json();
         assert_eq!((log["data"].as_array().unwrap().len(), &log["data"][0]["object"]), (1, &json!(id)));
 
@@ -479,7 +473,7 @@ async fn a_receiver_that_is_given_up_is_in_the_audit_log_and_among_the_dead_and_
         let revive = "UPDATE jobs SET dead_at = NULL, attempts = 0, due_at = 0 WHERE dead_at IS NOT NULL";
         app.databases.execute(&app.databases.main, revive);
         assert_eq!(words(&receiver.wait_for("/hook", 3).await)[2], "completed");
-        until("the addresses are forgotten", || kept(&app) == 0).await;
+        until("the addresses are forgotten", 60, async || kept(&app) == 0).await;
     })
     .await;
 }
@@ -518,7 +512,7 @@ async fn a_name_that_leads_to_this_machine_is_not_called() {
         let url = format!("https://localhost:{}/hook", receiver.port);
         let body = with(request(&uuid_of_four(), "nobody"), "status_callback_urls", json!([url]));
         officer.post(REQUESTS, body).await.expect(201);
-        until("the call failed", || {
+        until("the call failed", 60, async || {
             let failed = "kind = 'callback' AND last_error = 'callback_failed'";
             app.databases.count(&app.databases.main, "jobs", failed) == 1
         })
@@ -605,7 +599,7 @@ async fn no_connection_is_made_to_a_name_that_leads_inside() {
     let call = callbacks("127.0.0.0/8, ::1");
     let url = format!("https://127.0.0.1:{port}/secret");
     let called = tokio::spawn(async move { call.post(&url, &[], vec![]).await });
-    until("it is called", || listener.accept().is_ok()).await;
+    until("it is called", 60, async || listener.accept().is_ok()).await;
     let error = called.await.unwrap().unwrap_err();
     assert!(matches!(error, CallbackError::Unreachable(_)) && !format!("{error:?}").contains("secret"), "{error:?}");
 }

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::helpers::{
     Client, Kind, Process, Redis, TestApp, claims_of, credential_in, databases::Databases, photos, signed_like,
-    signing_key,
+    signing_key, until,
 };
 
 /// From the answer to a revocation until no process accepts the token any more.
@@ -232,15 +232,6 @@ async fn a_disabled_client_and_a_withdrawn_consent_hold_on_every_process() {
     }
 }
 
-/// Upkeep brings it about, where Redis was late before.
-async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
-    let begin = Instant::now();
-    while !holds().await {
-        assert!(begin.elapsed() < Duration::from_secs(10), "not yet: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_copy_is_used_while_it_is_whole_and_not_believed_when_it_is_not() {
     let redis = Redis::start();
@@ -253,11 +244,12 @@ async fn the_copy_is_used_while_it_is_whole_and_not_believed_when_it_is_not() {
     }
     let key = redis.ask(&["KEYS", "velum:revoked:*"]);
     let filled = async || redis.ask(&["ZSCORE", &key, "version"]) == "-3";
-    soon("the copy is filled", filled).await;
+    until("the copy is filled", 10, filled).await;
     assert_eq!(redis.ask(&["ZCARD", &key]), "3", "two tokens and the version");
     // The database forgets: what is refused now is refused by the copy, as soon as that is believed.
     app.databases.execute(&app.databases.main, "DELETE FROM revocations");
-    soon("the copy refuses", async || status(&clients[0], clients[0].token.as_deref().unwrap()).await == 401).await;
+    until("the copy refuses", 10, async || status(&clients[0], clients[0].token.as_deref().unwrap()).await == 401)
+        .await;
     clients[0].get("/v1/models").await.expect_problem(401, "token_revoked");
     clients[2].get("/v1/models").await.expect(200);
 
@@ -271,10 +263,10 @@ async fn the_copy_is_used_while_it_is_whole_and_not_believed_when_it_is_not() {
     );
     redis.ask(&["FLUSHALL"]);
     clients[2].get("/v1/models").await.expect_problem(401, "token_revoked");
-    soon("the copy is made again", filled).await;
+    until("the copy is made again", 10, filled).await;
     // The database was set back, and the copy is further on.
     redis.ask(&["ZADD", &key, "-99", "version"]);
-    soon("the copy is replaced", filled).await;
+    until("the copy is replaced", 10, filled).await;
     clients[2].get("/v1/models").await.expect_problem(401, "token_revoked");
 }
 
@@ -302,7 +294,7 @@ async fn two_installations_on_one_redis_do_not_see_each_others_revocations() {
         sizes.sort();
         sizes
     };
-    soon("each has its own, and the version", async || sizes() == ["3", "4"]).await;
+    until("each has its own, and the version", 10, async || sizes() == ["3", "4"]).await;
 }
 
 /// Its issuer's clock may be ahead of the one that is asked to end it.

@@ -41,6 +41,7 @@ def _numbers():
             except OSError:
                 guard.close()
                 continue
+            guard.detach()  # open as long as the process lives
             for number in range(first + 1, first + 100):
                 with socket.socket() as probe:
                     try:
@@ -48,10 +49,9 @@ def _numbers():
                     except OSError:
                         continue
                 yield number
-            guards.append(guard)
 
 
-guards, numbers = [], _numbers()
+numbers = _numbers()
 
 
 def free_port():
@@ -75,11 +75,13 @@ def check(*command, **options):
 
 
 def wait_for(what, condition, limit=60):
+    """What `condition` gives as soon as it gives something."""
     end = time.monotonic() + limit
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {limit} s")
         time.sleep(0.05)
+    return found
 
 
 def busyness():

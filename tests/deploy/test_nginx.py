@@ -17,6 +17,7 @@ import unittest
 from pathlib import Path
 
 from .front import INNER_NAME, NAME, NGINX, ROOT, Answer, Authority, Front, as_user, check, free_port, wait_for
+from .support import BUSY, busyness
 
 FRONT = None
 SAMPLE = None  # a problem as Velum says it
@@ -707,7 +708,8 @@ class Slow(unittest.TestCase):
         for door in slow + handshakes:
             door.close()
         self.assertLess(statistics.median(times), 1.5)
-        self.assertLess(max(times), 5, "whoever waited until a head was cut off")
+        # Whoever waits until a head is cut off waits longer than that on any machine.
+        self.assertLess(max(times), 5 if busyness() > BUSY else 1.5)
         self.assertIsNotNone(cut, "a head may take for ever")
         self.assertLess(cut, 8)
 

@@ -174,10 +174,8 @@ class Stack:
     def processes(self, service, part):
         """`part` of what /proc of the host says of each process of the container: status, mounts, cmdline or environ. Those of a health
         check are left out: they are at the beginning of their life, or at its end."""
-        found = []
-
         def look():
-            found.clear()
+            found = []
             for row in self.docker("top", self.container(service), "-eo", "pid").split()[1:]:
                 process = Path("/proc") / row
                 try:
@@ -189,8 +187,7 @@ class Stack:
                     found.append(text)
             return found
 
-        wait_for(f"a process of {service} that is older than a check", look)
-        return found
+        return wait_for(f"a process of {service} that is older than a check", look)
 
     def public(self):
         return Http1(Door(self.home / "secrets/nginx/tls/fullchain.pem", NAME, port=self.ports["public"]))

@@ -1,5 +1,7 @@
 //! `TestApp`: a real server with its own databases on a free port, and a client that speaks to it.
 
+use std::time::{Duration, Instant};
+
 mod app;
 mod client;
 mod consents;
@@ -26,6 +28,15 @@ pub use self::{
     scrape::scrape,
     tokens::{claims_of, signed_like, signing_key},
 };
+
+/// Returns when it is so, at most so many seconds from now.
+pub async fn until(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so().await {
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "{what}: not so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 /// A fresh UUID of version 4, as controllers make them.
 pub fn uuid_of_four() -> String {
