@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use velum::auth::Role;
 
 use super::helpers::{
-    Client, Kind, Options, Process, TestApp, databases::Databases, each_database, each_database_with, photos,
+    Client, Kind, Options, Process, TestApp, databases::Databases, each_database, each_database_with, photos, until,
 };
 
 const NO_WORKER: Options<'_> = &[("WORKER", "separate")];
@@ -389,9 +389,11 @@ async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
         let officer = process.client_with_scopes(&databases, "subjects dsr").await;
         let subject = officer.subject().await;
         let person = x25519::Identity::generate();
+        let made = || databases.count(&databases.main, "access_requests", "state = 'completed'");
         let mut links = vec![];
-        for delay_ms in [2, 5, 10, 20, 40, 80] {
-            let officer = officer.at(process.port);
+        // From the moment that one is made the others are at it still.
+        for delay_ms in [0, 2, 5, 10, 20, 40] {
+            let (officer, before) = (officer.at(process.port), made());
             let asking: Vec<_> = (0..6)
                 .map(|_| {
                     let (officer, subject, recipient) =
@@ -404,6 +406,7 @@ async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
                     })
                 })
                 .collect();
+            until("a package is made", 60, async || made() > before).await;
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             process.signal("-KILL");
             process.ended().await;
@@ -417,7 +420,7 @@ async fn killed_at_any_moment_a_request_has_a_whole_package_or_none() {
         let half =
             "(state = 'completed') <> (package IS NOT NULL AND link_hash IS NOT NULL AND expires_at IS NOT NULL)";
         assert_eq!(databases.count(&databases.main, "access_requests", half), 0);
-        let made = databases.count(&databases.main, "access_requests", "state = 'completed'");
+        let made = made();
         let jobs = databases.count(&databases.main, "jobs", "kind = 'package_expiry'");
         assert_eq!(made, jobs, "each of them will expire");
         // Whoever was told of a package has it.

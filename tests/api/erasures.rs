@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 
 use super::helpers::{
     Client, Kind, Options, Process, TestApp, Worker, consent_of, databases::Databases, each_database,
-    each_database_with, photos,
+    each_database_with, photos, until,
 };
 
 /// Where a test is the worker itself.
@@ -767,13 +767,18 @@ async fn killed_at_any_moment_every_erasure_that_was_begun_ends_with_a_certifica
         };
         let start = || Process::start_with(data.path(), at_home);
         let mut process = start();
-        // Later and later, so that every step is once the one in which the program dies.
-        for delay_ms in [2, 5, 9, 14, 20, 30, 45, 70] {
+        let requests = |condition| databases.count(&databases.main, "erasure_requests", condition);
+        let unfinished = || requests("state <> 'completed'");
+        let mut killed_at_work = 0;
+        // Later and later, so that every step is once the one in which the program dies: from the moment that something is
+        // begun, which comes sooner on one machine and later on another.
+        for delay_ms in [0, 2, 5, 9, 14, 20, 30, 45] {
             let client = process.client().await;
             let mut persons = vec![];
             for _ in 0..PERSONS {
                 persons.push(client.consenting_subject().await);
             }
+            let before = requests("1 = 1");
             let erasing = persons.into_iter().map(|person| {
                 let client = client.clone();
                 tokio::spawn(async move {
@@ -782,24 +787,26 @@ async fn killed_at_any_moment_every_erasure_that_was_begun_ends_with_a_certifica
                 })
             });
             let erasing: Vec<_> = erasing.collect();
+            until("an erasure is begun", 60, async || requests("1 = 1") > before).await;
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             process.signal("-KILL");
             process.ended().await;
             for erasure in erasing {
                 erasure.await.unwrap();
             }
+            killed_at_work += usize::from(unfinished() > 0);
             process = start();
         }
+        assert!(killed_at_work > 0, "nothing was at work when the program was killed");
         // A worker takes up what nobody came back for.
         let begun = Instant::now();
-        let unfinished = || databases.count(&databases.main, "erasure_requests", "state <> 'completed'");
         while unfinished() > 0 {
             assert!(begun.elapsed() < Duration::from_secs(120), "{} erasures are not finished", unfinished());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let main = |table, condition: &str| databases.count(&databases.main, table, condition);
         let erased = main("erasure_requests", "certificate IS NOT NULL AND subject_id IS NULL");
-        assert!(erased > 0, "no erasure was begun before its kill");
+        assert_eq!(erased, requests("1 = 1"));
         // Whoever is there has a key and is no trace of the ledger; whoever is not has none.
         let living = databases.count(&databases.keystore, "data_keys", "wrapped IS NOT NULL");
         assert_eq!(main("subjects", "1 = 1"), living);
