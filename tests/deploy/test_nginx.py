@@ -222,7 +222,7 @@ class Tls(unittest.TestCase):
                 continue
             findings = json.loads(report.read_text())
             # On a busy machine it gives up waiting, and has looked at nothing then.
-            if not any("connect problem" in each["finding"] for each in findings):
+            if not any("connect problem" in each["finding"] or "stalled" in each["finding"] for each in findings):
                 break
         self.assertIn("scanTime", [each["id"] for each in findings], said)
         self.assertGreater(len(findings), 50)
@@ -304,7 +304,7 @@ class Ways(unittest.TestCase):
             connection.putheader(name, value)
         connection.endheaders()
         connection.send(body[:1_000_000])
-        time.sleep(0.3)
+        time.sleep(0.1)
         connection.send(body[1_000_000:])
         self.assertEqual(Answer(connection.getresponse()).status, 403)
         connection.request("GET", "/v1/models", headers=api.bearer())
@@ -501,10 +501,10 @@ class Away(unittest.TestCase):
         ports, settings = free_ports()
         FRONT.nginx("hasty", **settings, VELUM_REQUEST_TIMEOUT_S=1)
         self.addCleanup(FRONT.processes["hasty"].stop)
-        heads = self.stand_in(lambda door: time.sleep(9))
+        heads = self.stand_in(lambda door: time.sleep(20))
         begun = time.monotonic()
         self.check_problem(FRONT.ask("/v1/me", "POST", b"{}", port=ports["https"]), 504, "answer_missing", "2")
-        self.assertLess(time.monotonic() - begun, 8)
+        self.assertLess(time.monotonic() - begun, 15)
         self.assertEqual(len(heads), 1)
 
     def test_a_process_that_dies_and_comes_back(self):
@@ -559,7 +559,9 @@ class Addresses(unittest.TestCase):
         self.assertNotEqual(seen("203.0.114.7"), first)
         # Whoever is no balancer is himself.
         self.assertEqual(seen("203.0.113.7", "127.0.0.2"), self.hashed(FRONT.ask(source="127.0.0.2")))
-        self.assertEqual({line["network"] for line in FRONT.log("balanced")}, {"203.0.113.0", "203.0.114.0", "127.0.0.0"})
+        networks = {"203.0.113.0", "203.0.114.0", "127.0.0.0"}
+        wait_for("their lines", lambda: {line["network"] for line in FRONT.log("balanced")} >= networks, 5)
+        self.assertEqual({line["network"] for line in FRONT.log("balanced")}, networks)
 
     def proxied(self, ports, line, head=b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", source="127.0.0.1"):
         plain = socket.create_connection(("127.0.0.1", ports["https"]), 5, (source, 0))
@@ -668,13 +670,14 @@ class Logs(unittest.TestCase):
         send(b"nginx CANARY\r\n203.0.113.77 CANARY\r\n2026/11/21 00:00:00 [error] 1#1: *1 fine, client: 203.0.113.77\r\n\r\n", b"", tls=False)
         send(introduction + b"\x16\x03\x01CANARY" + bytes(600), b"", tls=False)
         process.stop()
+        # What writes down for nginx ends after it.
+        wait_for("the last of the errors", lambda: "broken header" in process.said(), 5)
         lines = FRONT.log("canaries")
         said = process.said()
         # The search can find: the requests are there, and so are the errors.
         self.assertGreater(len(lines), 30)
         self.assertLessEqual({308, 400, 404, 413, 421, 429, 431, 502}, {line["status"] for line in lines})
         self.assertIn("connect() to unix:", said)
-        self.assertIn("broken header", said)
         # A request that cannot be read is the balancer's.
         self.assertEqual({line["network"] for line in lines}, {"203.0.113.0", "2001:db8:85a3::", "127.0.0.0"})
         for canary in ("canary", "203.0.113.7", ":8d3", ":8a2e", ":7348"):

@@ -68,10 +68,17 @@ async fn ready(keyholder: &Keyholder) {
     }
 }
 
+/// Below those that the kernel hands out: nobody is given it while the keyholder is away.
+fn free_port() -> u16 {
+    let ports = (9_000..10_000).cycle().skip(std::process::id() as usize % 1_000).take(1_000);
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a port that nobody has")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_keyholder_comes_back_with_its_memory_and_stops_when_told() {
     let data = data_folder();
-    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let listen = format!("127.0.0.1:{}", free_port());
     let made = development::ensure(&data.path().join("tls"), &[], time::OffsetDateTime::now_utc()).unwrap();
     let client = tls::keyholder_client(&made.edge, &made.authority).unwrap();
     let client = RemoteKeyholder::new(&format!("https://{listen}"), client, stored_secret().key_id()).unwrap();

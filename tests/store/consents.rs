@@ -1,8 +1,11 @@
 //! No active consent at the moment of writing, no row; whatever else runs at the same time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use diesel::connection::SimpleConnection;
@@ -138,13 +141,15 @@ fn once_a_withdrawal_has_returned_nothing_more_is_written() {
                     let (store, key, written) = (store.clone(), key.clone(), written.clone());
                     tokio::spawn(async move {
                         loop {
+                            let begun = Instant::now();
                             match insert_verification(&store, tenant, verification_of(id), &key).await {
                                 Ok(()) => written.fetch_add(1, Ordering::SeqCst),
                                 Err(StoreError::NoConsent) => break,
                                 Err(error) => panic!("{error:?}"),
                             };
-                            // Who never rests would starve the others: the lock of SQLite is not fair.
-                            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                            // Who never rests would starve the others, as the lock of SQLite is not fair: the slower the
+                            // disk, the longer.
+                            tokio::time::sleep(3 * begun.elapsed()).await;
                         }
                     })
                 })
