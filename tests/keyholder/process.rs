@@ -72,7 +72,7 @@ async fn ready(keyholder: &Keyholder) {
 fn free_port() -> u16 {
     let ports = (9_000..10_000).cycle().skip(std::process::id() as usize % 1_000).take(1_000);
     let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().expect("a port that nobody has")
+    free.next().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
