@@ -76,7 +76,8 @@ async fn two_processes_count_as_one() {
     if seconds(&refused) > 3 {
         refused = self::refused(ask).await; // late once, as above
     }
-    let wait = seconds(&refused.clone().expect_problem(429, "rate_limited"));
+    let refused = refused.expect_problem(429, "rate_limited");
+    let wait = seconds(&refused);
     assert!((1..=3).contains(&wait), "one request is there again after 1.2 s: {wait}");
     assert_eq!(parameter(&refused, "ratelimit-policy", "client", "q"), 50);
     assert_eq!(parameter(&refused, "ratelimit-policy", "client", "w"), 60);

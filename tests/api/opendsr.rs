@@ -622,7 +622,8 @@ async fn killed_at_any_moment_every_receiver_is_told_everything_in_order() {
         let mut wishes = vec![];
         for delay_ms in [5, 40, 150, 400, 800] {
             let client = process.client_with_scopes(&databases, "subjects dsr").await;
-            let mut sending = vec![];
+            let there = || databases.count(&databases.main, "opendsr_requests", "1 = 1");
+            let (before, mut sending) = (there(), vec![]);
             for _ in 0..PASSED_ON {
                 let (client, id) = (client.clone(), uuid_of_four());
                 let subject = client.subject().await;
@@ -633,6 +634,7 @@ async fn killed_at_any_moment_every_receiver_is_told_everything_in_order() {
                     let _killed_meanwhile = client.request(Method::POST, REQUESTS).json(&body).send().await;
                 }));
             }
+            until("a request is there", 60, async || there() > before).await;
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             process.signal("-KILL");
             process.ended().await;

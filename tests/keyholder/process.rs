@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -15,7 +14,10 @@ use velum::{
     tls::{self, development},
 };
 
-use crate::bench::{Person, stored, stored_secret};
+use crate::{
+    bench::{Person, stored, stored_secret},
+    ports::free_port,
+};
 
 /// The program, stopped at the end whatever comes.
 struct Process(Child);
@@ -66,13 +68,6 @@ async fn ready(keyholder: &Keyholder) {
         assert!(begin.elapsed() < Duration::from_secs(60), "the keyholder does not become ready");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Below those that the kernel hands out: nobody is given it while the keyholder is away.
-fn free_port() -> u16 {
-    let ports = (9_000..10_000).cycle().skip(std::process::id() as usize % 1_000).take(1_000);
-    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

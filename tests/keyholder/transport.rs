@@ -47,8 +47,9 @@ async fn away_is_unavailable_within_the_time_out_and_over_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_meets_a_restart_is_answered_by_its_second_attempt_to_connect() {
     let (mut bench, keyholder) = Bench::new(Place::BehindMutualTls, DEFAULT_BUDGETS).await;
-    let mut tries = 0;
-    loop {
+    let mut answers = vec![];
+    // On a busy machine it may listen later than is needed for once.
+    while answers.len() < 3 && !answers.contains(&Ok(Decision::Match)) {
         bench.stop().await;
         // The second attempt is 200 ms after the first: all that a start does before it listens is done by then.
         let started = bench.local(stored_secret()).await;
@@ -56,14 +57,9 @@ async fn a_question_that_meets_a_restart_is_answered_by_its_second_attempt_to_co
         let asked = tokio::spawn(async move { keyholder.open(Person::new().asks_once()).await });
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         bench.serve(started, Vec::new()).await;
-        let answer = asked.await.unwrap();
-        tries += 1;
-        // On a busy machine it may listen later than that for once.
-        if answer == Ok(Decision::Match) || tries == 3 {
-            assert_eq!(answer, Ok(Decision::Match));
-            break;
-        }
+        answers.push(asked.await.unwrap());
     }
+    assert_eq!(answers.last(), Some(&Ok(Decision::Match)));
     bench.stop().await;
 }
 

@@ -10,6 +10,7 @@ mod described;
 pub mod engine;
 pub mod nginx;
 pub mod photos;
+mod ports;
 mod process;
 pub mod raw;
 mod receiver;
@@ -22,7 +23,8 @@ pub use self::{
     client::{Answer, Client, WithForm, streamed},
     consents::consent_of,
     databases::Kind,
-    process::{Process, Worker, free_port, program},
+    ports::free_port,
+    process::{Process, Worker, program},
     receiver::{Received, Receiver},
     redis::Redis,
     scrape::scrape,
